@@ -1,0 +1,1 @@
+"""cwic: content-weighted image compression."""

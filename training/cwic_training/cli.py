@@ -1,0 +1,103 @@
+"""``cwic train``: parse options, call :func:`cwic_training.fit.fit`, print the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cwic_training.fit import fit
+from cwic_training.model import PRESETS
+from cwic_training.recipe import Recipe
+
+__all__ = ["train"]
+
+_DEFAULT = Recipe()
+
+
+def _options(command: Any) -> Any:
+    """Options that `main` and `importance` share."""
+    path = click.Path(path_type=Path)
+    for option in reversed(
+        [
+            click.option("--train-glob", "--train_glob", required=True, help="Photographs."),
+            click.option("--valid-glob", "--valid_glob", required=True, help="Held-out pictures."),
+            click.option("-o", "--out", "folder", type=path, required=True, help="Run folder."),
+            click.option(
+                "--model", type=click.Choice(sorted(PRESETS)), default="nano", show_default=True
+            ),
+            click.option("--init", "initial", type=path, help="Start from these weights."),
+            click.option("--resume", type=path, help="Continue a run: its last.ckpt."),
+            click.option("--steps", default=_DEFAULT.steps, show_default=True),
+            click.option("--cooldown", default=_DEFAULT.cooldown, show_default=True),
+            click.option("--batch", default=_DEFAULT.batch, show_default=True),
+            click.option("--crop", default=_DEFAULT.crop, show_default=True),
+            click.option("--muon-lr", default=_DEFAULT.muon_lr, show_default=True),
+            click.option("--adam-lr", default=_DEFAULT.adam_lr, show_default=True),
+            click.option("--seed", default=_DEFAULT.seed, show_default=True),
+            click.option(
+                "--precision",
+                type=click.Choice(["bf16-mixed", "32-true"]),
+                default=_DEFAULT.precision,
+                show_default=True,
+            ),
+            click.option("--validate-every", default=_DEFAULT.validate_every, show_default=True),
+            click.option("--save-minutes", default=5.0, show_default=True),
+            click.option("--workers", default=0, show_default=True, help="Loader processes."),
+            click.option("--memory-gb", type=float, help="Budget for decoded pictures."),
+            click.option("--accelerator", default="auto", show_default=True),
+            click.option("--progress/--no-progress", default=True),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def train() -> None:
+    """Train a model: `main`, then `importance`."""
+
+
+@train.command("main")
+@_options
+def main_stage(**options: Any) -> None:
+    """Encoder and decoder with every code kept."""
+    _run("main", options)
+
+
+@train.command("importance")
+@_options
+@click.option("--rate-weight", default=_DEFAULT.rate_weight, show_default=True)
+@click.option("--rate-bpp", type=float, help="Fixed rate by the paper's hinge; default variable.")
+@click.option("--scale-min", default=_DEFAULT.scale_min, show_default=True)
+@click.option("--scale-max", default=_DEFAULT.scale_max, show_default=True)
+def importance_stage(**options: Any) -> None:
+    """Encoder, decoder and importance map together, for all rates or for one."""
+    _run("importance", options)
+
+
+def _run(stage: str, options: dict[str, Any]) -> None:
+    names = Recipe.__dataclass_fields__
+    recipe = Recipe(stage=stage, **{k: v for k, v in options.items() if k in names})
+    memory_gb = options["memory_gb"]
+    result = fit(
+        PRESETS[options["model"]],
+        recipe,
+        train_glob=options["train_glob"],
+        valid_glob=options["valid_glob"],
+        folder=options["folder"],
+        initial=options["initial"],
+        resume=options["resume"],
+        workers=options["workers"],
+        memory_bytes=None if memory_gb is None else int(memory_gb * 1e9),
+        save_minutes=options["save_minutes"],
+        accelerator=options["accelerator"],
+        progress=options["progress"],
+    )
+    if result.stopped:
+        click.echo(
+            f"stopped after step {result.steps}; go on with --resume {result.folder}/last.ckpt"
+        )
+    else:
+        click.echo(f"{result.steps} steps done; weights in {result.folder}/best.safetensors")

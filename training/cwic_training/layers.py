@@ -1,0 +1,93 @@
+"""Building blocks of the networks; every feature map is [N, C, H, W]."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ChannelsLast", "Conv2d", "ImportanceHead", "MixBlock", "ResidualBlock"]
+
+
+class ChannelsLast(nn.Module):
+    """Identity that lays its input out as NHWC.
+
+    1x1 kernels look the same in both layouts, so convolutions follow their input; one
+    NCHW tensor at the start would make every later operation three times slower.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+class Conv2d(nn.Module):
+    """A convolution whose weight is stored as the matrix [out, in * k * k].
+
+    Muon orthogonalises matrices and ``torch.optim.Muon`` takes 2-D parameters only, so
+    the weight is kept flat and viewed as a kernel in ``forward``. Padding keeps
+    ``size / stride`` for even kernels too.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        self.kernel_shape = (c_out, c_in, kernel, kernel)
+        self.stride = stride
+        self.padding = (kernel - stride + 1) // 2
+        self.weight = nn.Parameter(torch.empty(c_out, c_in * kernel * kernel))
+        self.bias = nn.Parameter(torch.zeros(c_out))
+        nn.init.normal_(self.weight, std=1 / math.sqrt(c_in * kernel * kernel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.view(self.kernel_shape)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class MixBlock(nn.Module):
+    """``x + down(relu(up(depthwise(x))))``: 3x3 depthwise, 1x1 up, ReLU, 1x1 down.
+
+    The last convolution starts at zero, so a new network is linear from pixels to codes
+    and learns its transform before its nonlinearities.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        nn.init.dirac_(self.depthwise.weight, groups=width)
+        self.up = Conv2d(width, hidden)
+        self.down = Conv2d(hidden, width)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(F.relu(self.up(self.depthwise(x))))
+        return x + y
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(relu(conv(x)))`` with two 3x3 convolutions (paper section 4.1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = Conv2d(width, width, 3)
+        self.conv2 = Conv2d(width, width, 3)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(F.relu(self.conv1(x)))
+        return x + y
+
+
+class ImportanceHead(nn.Module):
+    """P(x) from the trunk's features F(x): 3x3, 3x3, 1x1, sigmoid (paper section 3.3)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = Conv2d(width, hidden, 3)
+        self.conv2 = Conv2d(hidden, hidden, 3)
+        self.conv3 = Conv2d(hidden, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        y = F.relu(self.conv2(F.relu(self.conv1(features))))
+        # The sigmoid is taken in float32: in bfloat16 the top levels would merge.
+        return torch.sigmoid(self.conv3(y).float())

@@ -1,0 +1,53 @@
+"""Training objectives: distortion, the rate of codes and levels, the paper's hinge."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cwic_training.model import STRIDE
+
+__all__ = ["PIXELS_PER_CODE", "code_bpp", "fixed_rate_loss", "level_bpp", "mse255", "variable_rate_loss"]
+
+PIXELS_PER_CODE = STRIDE * STRIDE
+
+
+def mse255(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error per picture on the 0..255 scale; [N, 3, H, W] twice to [N]."""
+    return (x - y).square().mean((1, 2, 3)) * 255.0**2
+
+
+def code_bpp(p: Tensor, scale: Tensor, n: int) -> Tensor:
+    """Kept codes in bits per pixel before entropy coding, per picture [N]; differentiable.
+
+    The count is ``n * clip(s P, 0, 1)``, the mask's sum before it is rounded to levels.
+    """
+    kept = (p * scale.view(-1, 1, 1, 1)).clamp(0, 1) * n
+    return kept.mean((1, 2, 3)) / PIXELS_PER_CODE
+
+
+def level_bpp(p: Tensor, scale: Tensor, levels: int) -> Tensor:
+    """A price for the importance map itself in bits per pixel, per picture [N].
+
+    Levels are coded from their neighbours, so their cost grows with the logarithm of the
+    step between neighbours; ``log2(1 + |d|)`` bits per position stands in for it.
+    """
+    u = (p * scale.view(-1, 1, 1, 1)).clamp(0, 1) * levels
+    across = torch.log2(1 + (u[..., 1:] - u[..., :-1]).abs()).mean((1, 2, 3))
+    down = torch.log2(1 + (u[..., 1:, :] - u[..., :-1, :]).abs()).mean((1, 2, 3))
+    return (across + down) / PIXELS_PER_CODE
+
+
+def variable_rate_loss(distortion: Tensor, bpp: Tensor, scale: Tensor, weight: float) -> Tensor:
+    """``mean(s * D + weight / s * R)``: one network for all rates.
+
+    A picture coded at scale s sees the trade-off ``weight / s**2`` between distortion
+    (MSE on 0..255) and rate (bits per pixel); the two factors keep the gradients of low
+    and high rates comparable.
+    """
+    return (scale * distortion + weight / scale * bpp).mean()
+
+
+def fixed_rate_loss(distortion: Tensor, bpp: Tensor, target_bpp: float, weight: float) -> Tensor:
+    """The paper's objective (eq. 8): distortion plus a hinge ``max(0, R - r)`` per picture."""
+    return (distortion + weight * (bpp - target_bpp).clamp(min=0)).mean()

@@ -1,0 +1,196 @@
+"""The networks `base` (the paper's) and `nano` (for small devices).
+
+Data flow, in the paper's notation; x is an RGB picture in [0, 1]::
+
+    x ──▶ trunk ──▶ F(x) ─┬─▶ E(x) ──▶ binarize ──▶ B(e) ──▶ 2 B(e) - 1 ─┐
+                          │                                              × ──▶ z ──▶ D(z) = x^
+                          └─▶ P(x) ──▶ importance_mask(P, s, L, n) ──▶ m ┘
+
+E is normalised per channel (batch normalisation without affine), so that each code bit
+starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cwic.errors import CheckpointError
+from cwic_training import ops
+from cwic_training.layers import ChannelsLast, Conv2d, ImportanceHead, MixBlock, ResidualBlock
+
+__all__ = ["PRESETS", "STRIDE", "CodecNetwork", "ModelConfig"]
+
+STRIDE = 8
+"""Pixels per code position, along each side."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What determines a network's shape.
+
+    Attributes:
+        arch: ``"base"`` or ``"nano"``.
+        n: code channels per position, a multiple of 8 and of ``levels``.
+        levels: L, the highest importance level; 1..255.
+        width: feature channels (`nano` only).
+        hidden: channels inside a block (`nano` only).
+        encoder_blocks, decoder_blocks: blocks on each side (`nano` only).
+    """
+
+    arch: str = "nano"
+    n: int = 128
+    levels: int = 16
+    width: int = 256
+    hidden: int = 768
+    encoder_blocks: int = 4
+    decoder_blocks: int = 4
+
+    def __post_init__(self) -> None:
+        if self.arch not in ("base", "nano"):
+            raise CheckpointError(f"unknown architecture {self.arch!r}; use 'base' or 'nano'")
+        if not 1 <= self.levels <= 255 or self.n % 8 or self.n % self.levels:
+            raise CheckpointError(
+                f"n={self.n}, levels={self.levels}: n must be a multiple of 8 and of levels, "
+                "and levels 1..255; choose for example n=128 and levels=16"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        try:
+            return cls(**values)
+        except TypeError as exc:
+            raise CheckpointError(
+                f"model configuration not understood ({exc}); use a checkpoint of this release"
+            ) from exc
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "base": ModelConfig(arch="base", n=128, levels=32),
+    "nano": ModelConfig(arch="nano", n=128, levels=16),
+}
+
+
+def _nano_trunk(c: ModelConfig) -> nn.Sequential:
+    blocks = [MixBlock(c.width, c.hidden) for _ in range(c.encoder_blocks)]
+    first = Conv2d(3 * STRIDE**2, c.width)
+    return nn.Sequential(nn.PixelUnshuffle(STRIDE), ChannelsLast(), first, *blocks)
+
+
+def _nano_synthesis(c: ModelConfig) -> nn.Sequential:
+    blocks = [MixBlock(c.width, c.hidden) for _ in range(c.decoder_blocks)]
+    last = Conv2d(c.width, 3 * STRIDE**2)
+    first = Conv2d(c.n, c.width)
+    return nn.Sequential(ChannelsLast(), first, *blocks, last, nn.PixelShuffle(STRIDE))
+
+
+def _base_trunk() -> nn.Sequential:
+    return nn.Sequential(
+        ChannelsLast(),
+        Conv2d(3, 128, 8, stride=4),
+        nn.ReLU(),
+        ResidualBlock(128),
+        Conv2d(128, 256, 4, stride=2),
+        nn.ReLU(),
+        ResidualBlock(256),
+        ResidualBlock(256),
+    )
+
+
+def _base_synthesis(c: ModelConfig) -> nn.Sequential:
+    return nn.Sequential(
+        ChannelsLast(),
+        Conv2d(c.n, 256),
+        ResidualBlock(256),
+        ResidualBlock(256),
+        Conv2d(256, 128 * 4, 3),
+        nn.PixelShuffle(2),
+        ChannelsLast(),
+        nn.ReLU(),
+        ResidualBlock(128),
+        Conv2d(128, 32 * 16, 3),
+        nn.PixelShuffle(4),
+        ChannelsLast(),
+        nn.ReLU(),
+        Conv2d(32, 3, 3),
+    )
+
+
+class CodecNetwork(nn.Module):
+    """Encoder, importance map and decoder of one model."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.arch == "nano":
+            self.trunk, self.synthesis = _nano_trunk(config), _nano_synthesis(config)
+            width, head = config.width, 64
+        else:
+            self.trunk, self.synthesis = _base_trunk(), _base_synthesis(config)
+            width, head = 256, 128
+        self.projection = Conv2d(width, config.n)
+        self.normalise = nn.BatchNorm2d(config.n, affine=False, momentum=0.05)
+        self.importance = ImportanceHead(width, head)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Picture in [0, 1], float [N, 3, H, W], sides multiples of 8, to (E, P).
+
+        Returns:
+            E: normalised code values, float32 [N, n, H/8, W/8]; a code bit is E > 0.
+            P: importance in [0, 1], float32 [N, 1, H/8, W/8].
+        """
+        features = self.trunk((x - 0.5) * 2)
+        e: Tensor = self.normalise(self.projection(features).float())
+        p: Tensor = self.importance(features)
+        return e, p
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Masked codes in {-1, 0, 1}, float [N, n, h, w], to a picture [N, 3, 8h, 8w].
+
+        The result is not clipped: training needs the gradient outside [0, 1] too.
+        """
+        y: Tensor = self.synthesis(z).float()
+        return y / 2 + 0.5
+
+    def forward(self, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """One pass as training sees it.
+
+        Args:
+            x: picture in [0, 1], float [N, 3, H, W].
+            scale: rate factor per picture, float [N]; None keeps every code (stage `main`).
+
+        Returns:
+            The reconstruction (unclipped), the mask m [N, n, h, w] (ones if ``scale`` is
+            None) and P [N, 1, h, w].
+        """
+        e, p = self.encode(x)
+        bits = ops.binarize(e)
+        if scale is None:
+            mask = torch.ones_like(bits)
+        else:
+            mask = ops.importance_mask(p, scale, self.config.levels, self.config.n)
+        return self.decode((2 * bits - 1) * mask), mask, p
+
+    def folded_projection(self) -> tuple[Tensor, Tensor]:
+        """Weight [n, width, 1, 1] and bias [n] of E with the normalisation folded in."""
+        norm = self.normalise
+        mean, var = norm.running_mean, norm.running_var
+        if mean is None or var is None:
+            raise CheckpointError("the network has no running statistics; train it first")
+        gain = torch.rsqrt(var.double() + norm.eps)
+        weight = self.projection.weight.double() * gain[:, None]
+        bias = (self.projection.bias.double() - mean.double()) * gain
+        return weight.float()[:, :, None, None], bias.float()
+
+    def encode_folded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`encode` with the folded projection: what is exported."""
+        features = self.trunk((x - 0.5) * 2)
+        weight, bias = self.folded_projection()
+        return F.conv2d(features, weight, bias), self.importance(features)

@@ -1,0 +1,58 @@
+"""What a training run does, as one record that a checkpoint keeps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cwic.errors import TrainingError
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyperparameters of one run.
+
+    Attributes:
+        stage: ``"main"`` (every code kept) or ``"importance"`` (with the importance map).
+        steps: total optimiser steps; a resumed run goes on to this number.
+        cooldown: last fraction of the steps over which learning rates fall to zero.
+        batch: crops per step.
+        crop: side of a crop in pixels.
+        rate_weight: weight of the rate term; with ``rate_bpp`` the weight of the hinge.
+        rate_bpp: None for variable rate, else the paper's fixed target r in bits per pixel.
+        scale_min, scale_max: range of the rate factor s, drawn log-uniformly.
+        muon_lr, adam_lr: learning rates of weight matrices and of the rest.
+        seed: of initial weights, crops and rate factors.
+        precision: ``"bf16-mixed"`` or ``"32-true"``.
+        validate_every: steps between validations.
+    """
+
+    stage: str = "importance"
+    steps: int = 30_000
+    cooldown: float = 0.3
+    batch: int = 16
+    crop: int = 128
+    rate_weight: float = 20.0
+    rate_bpp: float | None = None
+    scale_min: float = 0.08
+    scale_max: float = 1.5
+    muon_lr: float = 0.005
+    adam_lr: float = 0.0008
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    validate_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
+            raise TrainingError("steps, batch and validation interval must be at least 1")
+        if not 0 <= self.cooldown <= 1:
+            raise TrainingError(f"cooldown {self.cooldown} is outside 0..1; use for example 0.3")
+        if self.rate_bpp is not None and self.rate_bpp <= 0:
+            raise TrainingError(f"rate {self.rate_bpp} bpp is not positive; use for example 0.5")
+        if not 0 < self.scale_min <= self.scale_max:
+            raise TrainingError("scales must satisfy 0 < scale_min <= scale_max")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,136 @@
+"""The Lightning module: one training step, validation, and what is logged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from cwic_training import losses, ops
+from cwic_training.checkpoint import Checkpoint
+from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.optim import MuonAdam, split_parameters, warmup_stable_decay
+from cwic_training.recipe import Recipe
+
+__all__ = ["VALIDATION_SCALES", "CodecTask"]
+
+VALIDATION_SCALES = (0.1, 0.25, 0.6, 1.5)
+"""Rate factors at which a variable-rate model is validated."""
+
+
+class CodecTask(pl.LightningModule):
+    """Training of one network by one recipe.
+
+    Everything random in a step is a function of (seed, step), so that a resumed run
+    continues exactly.
+    """
+
+    def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = CodecNetwork(config).to(memory_format=torch.channels_last)
+        self.recipe = recipe
+        self.steps_done = 0
+
+    def configure_optimizers(self) -> Any:
+        matrices, others = split_parameters(self.network)
+        r = self.recipe
+        optimizer = MuonAdam(matrices, others, muon_lr=r.muon_lr, adam_lr=r.adam_lr)
+        factor = warmup_stable_decay(r.steps, r.cooldown)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        config = self.network.config.to_dict()
+        checkpoint["cwic"] = {"steps": self.trainer.global_step, "config": config}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.steps_done = int(checkpoint["cwic"]["steps"])
+
+    def checkpoint(self) -> Checkpoint:
+        """Weights now, with the facts a model card needs."""
+        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+        facts = {
+            "stage": self.recipe.stage,
+            "steps": self.trainer.global_step,
+            "recipe": self.recipe.to_dict(),
+            "validation": {k: v for k, v in metrics.items() if k.startswith("val/")},
+        }
+        tensors = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+        return Checkpoint(self.network.config, tensors, facts)
+
+    def _scales(self, count: int) -> Tensor | None:
+        if self.recipe.stage == "main":
+            return None
+        if self.recipe.rate_bpp is not None:
+            return torch.ones(count, device=self.device)
+        rng = np.random.default_rng([self.recipe.seed, 2, self.trainer.global_step])
+        low, high = np.log(self.recipe.scale_min), np.log(self.recipe.scale_max)
+        scales = np.exp(rng.uniform(low, high, count)).astype(np.float32)
+        return torch.from_numpy(scales).to(self.device)
+
+    def _bpp(self, p: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(codes, levels) in bits per pixel, per picture, both before entropy coding."""
+        config = self.network.config
+        if scale is None:
+            full = torch.full((p.shape[0],), config.n / losses.PIXELS_PER_CODE, device=p.device)
+            return full, torch.zeros_like(full)
+        codes = losses.code_bpp(p, scale, config.n)
+        return codes, losses.level_bpp(p, scale, config.levels)
+
+    def _loss(self, mse: Tensor, bpp: Tensor, scale: Tensor | None) -> Tensor:
+        r = self.recipe
+        if scale is None:
+            return mse.mean()
+        if r.rate_bpp is not None:
+            return losses.fixed_rate_loss(mse, bpp, r.rate_bpp, r.rate_weight)
+        return losses.variable_rate_loss(mse, bpp, scale, r.rate_weight)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        x = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
+        scale = self._scales(x.shape[0])
+        y, _, p = self.network(x, scale)
+        mse = losses.mse255(x, y)
+        codes, levels = self._bpp(p, scale)
+        loss = self._loss(mse, codes + levels, scale)
+        psnr = 10 * torch.log10(255.0**2 / mse.detach()).mean()
+        self.log("psnr", psnr, prog_bar=True)
+        self.log("bpp", codes.detach().mean(), prog_bar=True)
+        self.log("loss", loss.detach())
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        x = batch.float() / 255
+        e, p = self.network.encode(x)
+        signs = 2 * ops.binarize(e) - 1
+        config = self.network.config
+        several = self.recipe.stage != "main" and self.recipe.rate_bpp is None
+        scales: tuple[float, ...] = VALIDATION_SCALES if several else (1.0,)
+        total = torch.zeros((), device=self.device)
+        for value in scales:
+            scale = None if self.recipe.stage == "main" else torch.full((1,), value, device=p.device)
+            mask = (
+                torch.ones_like(signs)
+                if scale is None
+                else ops.importance_mask(p, scale, config.levels, config.n)
+            )
+            y = self.network.decode(signs * mask)
+            codes, levels = self._bpp(p, scale)
+            total += self._loss(losses.mse255(x, y), codes + levels, scale)
+            mse = losses.mse255(x, y.clamp(0, 1))
+            self.log(f"val/psnr_{value:g}", 10 * torch.log10(255.0**2 / mse).mean())
+            self.log(f"val/bpp_{value:g}", codes.mean())
+            if batch_idx == 0 and value == scales[len(scales) // 2]:
+                self._log_pictures(x[0], y[0].clamp(0, 1), p[0])
+        self.log("val/loss", total / len(scales), prog_bar=True)
+
+    def _log_pictures(self, x: Tensor, y: Tensor, p: Tensor) -> None:
+        writer = getattr(self.logger, "experiment", None)
+        if writer is None or self.trainer.sanity_checking:
+            return
+        step = self.trainer.global_step
+        writer.add_image("picture/input", x.float().cpu(), step)
+        writer.add_image("picture/reconstruction", y.float().cpu(), step)
+        writer.add_image("picture/importance", p.float().cpu(), step)

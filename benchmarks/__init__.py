@@ -1,0 +1,1 @@
+"""Measurements: rate-distortion on any folder, and the demonstration. Not installed."""

@@ -1,0 +1,31 @@
+"""Picture quality by torchmetrics, on uint8 RGB arrays [H, W, 3]."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure as _ms_ssim,
+)
+from torchmetrics.functional.image import peak_signal_noise_ratio as _psnr
+
+__all__ = ["SMALLEST_MS_SSIM_PX", "ms_ssim", "psnr_db"]
+
+SMALLEST_MS_SSIM_PX = 176
+"""Five scales of an 11-tap window need sides above 160 pixels."""
+
+
+def _pair(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+    first, second = (torch.from_numpy(v.copy()).permute(2, 0, 1)[None].float() for v in (a, b))
+    return first, second
+
+
+def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """PSNR over all RGB samples, peak 255, in dB."""
+    return float(_psnr(*_pair(a, b), data_range=255.0))
+
+
+def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """MS-SSIM on RGB, 11-tap Gaussian window, five scales, as torchmetrics defines it."""
+    return float(_ms_ssim(*_pair(a, b), data_range=255.0))

@@ -1,0 +1,181 @@
+"""A bundle: the folder that holds one exported model.
+
+::
+
+    model.json            the manifest (format, identity, shape, files, training facts)
+    encoder.onnx          image uint8 [N,H,W,3] -> codes, importance
+    decoder.onnx          codes, levels -> image uint8 [N,H,W,3]
+    context.safetensors   integer tables of the entropy model
+    ...                   further forms of the same two graphs, each named in the manifest
+
+``model_id`` names what a decoder must share with the encoder: the decoder's weights and
+the entropy model. A stream carries it, so a decoder with another model refuses by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cwic.errors import BundleError
+from cwic.files import write_bytes
+
+__all__ = ["FORMAT", "MANIFEST", "MODEL_ID_BYTES", "Bundle", "FileEntry", "default_bundle_path"]
+
+FORMAT = "cwic-bundle/1"
+MANIFEST = "model.json"
+MODEL_ID_BYTES = 8
+_LARGEST_MANIFEST = 1 << 20
+
+
+def default_bundle_path() -> Path:
+    """Folder of the trained model that ships with the package."""
+    return Path(__file__).with_name("models") / "nano"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a bundle.
+
+    Attributes:
+        sha256: hex digest of its bytes.
+        bytes: its size.
+        role: ``encoder``, ``decoder`` or ``context``.
+        target: what runs it: ``onnx``, ``torchscript``, ``exported-program``, ``cwic``.
+        precision: ``fp32`` for graphs, ``int`` for the entropy tables.
+    """
+
+    sha256: str
+    bytes: int
+    role: str
+    target: str
+    precision: str
+
+    @classmethod
+    def of(cls, path: Path, *, role: str, target: str, precision: str) -> FileEntry:
+        """The entry that describes the file at ``path`` as it is now."""
+        data = path.read_bytes()
+        return cls(hashlib.sha256(data).hexdigest(), len(data), role, target, precision)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder whose manifest has been read and checked.
+
+    Attributes:
+        path: the folder.
+        name: human name of the model.
+        model_id: identity of decoder weights and entropy model, 8 bytes.
+        n: code channels per position, a multiple of 8 and of ``levels``.
+        levels: L, highest importance level, 1..255.
+        stride: pixels per code position along each side.
+        files: every file by its name in the folder.
+        facts: training and rate-distortion facts, plain JSON values.
+    """
+
+    path: Path
+    name: str
+    model_id: bytes
+    n: int
+    levels: int
+    stride: int
+    files: Mapping[str, FileEntry]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Bundle:
+        """Read the manifest in ``path`` (None: the model that ships with the package).
+
+        Files are checked against their digests when :meth:`read` opens them.
+
+        Raises:
+            BundleError: no such folder, or a manifest that is missing, damaged, of another
+                format version or inconsistent.
+        """
+        folder = default_bundle_path() if path is None else Path(path)
+        manifest = folder / MANIFEST
+        try:
+            if manifest.stat().st_size > _LARGEST_MANIFEST:
+                raise BundleError(f"{manifest} is larger than 1 MiB; export the model again")
+            values = json.loads(manifest.read_bytes())
+        except FileNotFoundError as exc:
+            raise BundleError(
+                f"{folder} holds no {MANIFEST}; pass a folder written by cwic export"
+            ) from exc
+        except (OSError, ValueError, RecursionError) as exc:
+            raise BundleError(f"{manifest} cannot be read ({exc}); export the model again") from exc
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = values.get("format") if isinstance(values, dict) else None
+            raise BundleError(
+                f"{manifest} has format {found!r}, not {FORMAT!r}; "
+                "export the model again with this release"
+            )
+        try:
+            return cls._from_manifest(folder, values)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise BundleError(
+                f"{manifest} is inconsistent ({exc!r}); export the model again"
+            ) from exc
+
+    @classmethod
+    def _from_manifest(cls, folder: Path, values: dict[str, Any]) -> Bundle:
+        n, levels, stride = (int(values[key]) for key in ("n", "levels", "stride"))
+        model_id = bytes.fromhex(values["model_id"])
+        files = {name: FileEntry(**entry) for name, entry in values["files"].items()}
+        if not (1 <= levels <= 255 and 8 <= n <= 4096 and n % 8 == 0 and n % levels == 0):
+            raise ValueError(f"n={n} and levels={levels} do not fit")
+        if not 1 <= stride <= 64 or len(model_id) != MODEL_ID_BYTES:
+            raise ValueError("stride or model_id out of range")
+        if any(Path(name).name != name for name in files):
+            raise ValueError("a file name leaves the folder")
+        return cls(
+            path=folder,
+            name=str(values["name"]),
+            model_id=model_id,
+            n=n,
+            levels=levels,
+            stride=stride,
+            files=files,
+            facts=dict(values.get("facts", {})),
+        )
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one file, after checking them against the manifest.
+
+        Raises:
+            BundleError: the file is not listed, missing, or not the one that was exported.
+        """
+        entry = self.files.get(name)
+        if entry is None:
+            have = ", ".join(sorted(self.files)) or "nothing"
+            raise BundleError(f"{self.path} lists no {name} (it has {have}); export it first")
+        try:
+            data = (self.path / name).read_bytes()
+        except OSError as exc:
+            raise BundleError(
+                f"{self.path / name} is missing or unreadable; export the model again"
+            ) from exc
+        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise BundleError(
+                f"{self.path / name} is not the file that was exported (sha256 differs); "
+                "export the model again"
+            )
+        return data
+
+    def save(self) -> None:
+        """Write the manifest into :attr:`path`; the files must lie there already."""
+        values = {
+            "format": FORMAT,
+            "name": self.name,
+            "model_id": self.model_id.hex(),
+            "n": self.n,
+            "levels": self.levels,
+            "stride": self.stride,
+            "files": {name: vars(entry) for name, entry in sorted(self.files.items())},
+            "facts": dict(self.facts),
+        }
+        write_bytes(self.path / MANIFEST, (json.dumps(values, indent=2) + "\n").encode())

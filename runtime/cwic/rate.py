@@ -25,12 +25,13 @@ __all__ = [
 
 DEFAULT_QUALITY = 50
 QUALITIES = range(1, 101)
-_LOWEST, _HIGHEST = 0.06, 3.0
+# Training draws s up to 1.5; beyond, more bytes would not mean a better picture.
+_LOWEST, _HIGHEST = 0.06, 1.5
 _SEARCH_STEPS = 12
 
 
 def scale_from_quality(quality: float) -> float:
-    """Rate factor of a quality 1..100: evenly spaced in log s, from 0.06 to 3.
+    """Rate factor of a quality 1..100: evenly spaced in log s, from 0.06 to 1.5.
 
     Raises:
         UsageError: out of range.
@@ -65,7 +66,7 @@ def scale_for_budget(size_bytes: Callable[[float], float], budget_bytes: int) ->
     Raises:
         RateError: even the smallest file is larger; the message names its size.
     """
-    low, high = math.log(_LOWEST / 8), math.log(_HIGHEST * 8)
+    low, high = math.log(_LOWEST / 8), math.log(_HIGHEST)
     smallest = size_bytes(math.exp(low))
     if smallest > budget_bytes:
         raise RateError(

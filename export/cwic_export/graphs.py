@@ -1,0 +1,173 @@
+"""The two graphs of a bundle, as PyTorch modules: from pixels to code bytes and back.
+
+They are the reference that every exported artefact is compared with. ``N``, ``H`` and
+``W`` are free; ``H`` and ``W`` are multiples of 8::
+
+    EncoderGraph   image uint8 [N, H, W, 3] ──▶ codes       uint8 [N, n/8, H/8, W/8]
+                                            └─▶ importance  uint8 [N, H/8, W/8]
+    DecoderGraph   codes, levels            ──▶ image       uint8 [N, H, W, 3]
+
+Code channel k is bit ``7 - k % 8`` of byte ``k // 8``, as ``np.packbits`` has it.
+
+Bytes become float32 before anything else happens to them and float32 becomes bytes last,
+because TensorRT takes uint8 next to a Cast only; between the two everything is float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from cwic_export.signature import Ports, decoder_ports, encoder_ports
+from cwic_training import ops
+from cwic_training.layers import Conv2d
+from cwic_training.model import CodecNetwork
+
+__all__ = ["DecoderGraph", "EncoderGraph", "Graph"]
+
+
+def _conv(weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    c_out, c_in, kernel, _ = weight.shape
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding)
+    conv.weight.data, conv.bias = weight.detach().clone(), nn.Parameter(bias.detach().clone())
+    return conv
+
+
+def _plain_conv(flat: Conv2d) -> nn.Conv2d:
+    return _conv(flat.weight.reshape(flat.kernel_shape), flat.bias, flat.stride, flat.padding)
+
+
+def _patch_conv(factor: int, flat: Conv2d) -> nn.Conv2d:
+    """Pixel-unshuffle by ``factor`` and the 1x1 convolution after it as one convolution."""
+    return _conv(flat.weight.reshape(flat.weight.shape[0], -1, factor, factor), flat.bias, factor)
+
+
+def _for_export(module: nn.Module) -> nn.Module:
+    """A frozen copy of ``module`` with plain convolutions.
+
+    Training keeps weights as matrices; a graph that reshaped them would hide its weights
+    from quantisers and engine builders. And a transposition of every pixel before the
+    first convolution would cost a tenth of `nano`'s encoder on a CPU.
+    """
+
+    def swap(parent: nn.Module) -> None:
+        for name, child in parent.named_children():
+            if isinstance(child, Conv2d):
+                setattr(parent, name, _plain_conv(child))
+            else:
+                swap(child)
+
+    module = copy.deepcopy(module)
+    if isinstance(module, nn.Sequential):
+        unshuffle, layout, first, *rest = module
+        if isinstance(unshuffle, nn.PixelUnshuffle) and isinstance(first, Conv2d):
+            patch = _patch_conv(unshuffle.downscale_factor, first)
+            module = nn.Sequential(layout, patch, *rest)
+    swap(module)
+    return module.requires_grad_(False)
+
+
+def _place_values() -> Tensor:
+    """128, 64, .. 1 along the axis of a byte's bits: [1, 1, 8, 1, 1]."""
+    return (2.0 ** torch.arange(7, -1, -1)).view(1, 1, 8, 1, 1)
+
+
+class EncoderGraph(nn.Module):
+    """Picture to packed code bits and importance.
+
+    Args:
+        network: the model, trained; it is copied, not kept.
+        decomposed: use plain ATen operations instead of ``cwic::binarize``, for artefacts
+            that must load where ``cwic`` is not installed.
+
+    Raises:
+        CheckpointError: the network has no running statistics.
+    """
+
+    place: Tensor
+
+    def __init__(self, network: CodecNetwork, *, decomposed: bool = False) -> None:
+        super().__init__()
+        self.n = network.config.n
+        self.decomposed = decomposed
+        self.trunk = _for_export(network.trunk)
+        self.importance = _for_export(network.importance)
+        self.projection = _conv(*network.folded_projection()).requires_grad_(False)
+        self.register_buffer("place", _place_values())
+        self.eval()
+
+    def ports(self) -> tuple[Ports, Ports]:
+        """Inputs and outputs."""
+        return encoder_ports(self.n)
+
+    def analyse(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What the bytes are rounded from.
+
+        Args:
+            image: uint8 [N, H, W, 3].
+
+        Returns:
+            E: float32 [N, n, H/8, W/8]; a code bit is E > 0.
+            P: importance in [0, 1], float32 [N, 1, H/8, W/8].
+        """
+        x = image.float().permute(0, 3, 1, 2) / 255
+        features = self.trunk((x - 0.5) * 2)
+        return self.projection(features), self.importance(features)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """``image`` uint8 [N, H, W, 3] to ``codes`` and ``importance`` (see the module).
+
+        ``importance`` is round(255 P), half to even.
+        """
+        e, p = self.analyse(image)
+        bits = ops.binarize_decomposed(e) if self.decomposed else ops.binarize(e)
+        packed = (bits.unflatten(1, (self.n // 8, 8)) * self.place).sum(2)
+        return packed.to(torch.uint8), (p.squeeze(1) * 255).round().to(torch.uint8)
+
+
+class DecoderGraph(nn.Module):
+    """Packed code bits and levels to a picture.
+
+    Args:
+        network: the model, trained; it is copied, not kept.
+        decomposed: use plain ATen operations instead of ``cwic::importance_mask``.
+    """
+
+    place: Tensor
+    scale: Tensor
+
+    def __init__(self, network: CodecNetwork, *, decomposed: bool = False) -> None:
+        super().__init__()
+        self.n, self.levels = network.config.n, network.config.levels
+        self.decomposed = decomposed
+        self.synthesis = _for_export(network.synthesis)
+        self.register_buffer("place", _place_values())
+        # One factor for every picture: levels arrive scaled.
+        self.register_buffer("scale", torch.ones(1))
+        self.eval()
+
+    def ports(self) -> tuple[Ports, Ports]:
+        """Inputs and outputs."""
+        return decoder_ports(self.n)
+
+    def forward(self, codes: Tensor, levels: Tensor) -> Tensor:
+        """``codes`` uint8 [N, n/8, h, w] and ``levels`` uint8 [N, h, w] to a picture.
+
+        Levels above L count as L.
+
+        Returns:
+            image: round(255 clip(x, 0, 1)), uint8 [N, 8h, 8w, 3].
+        """
+        shifted = torch.floor(codes.float().unsqueeze(2) / self.place)
+        bits = (shifted - 2 * torch.floor(shifted / 2)).flatten(1, 2)
+        p = levels.float().unsqueeze(1) / self.levels
+        mask_op = ops.importance_mask_decomposed if self.decomposed else ops.importance_mask
+        mask = mask_op(p, self.scale, self.levels, self.n)
+        x: Tensor = self.synthesis((2 * bits - 1) * mask).float() / 2 + 0.5
+        return (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
+
+
+Graph: TypeAlias = EncoderGraph | DecoderGraph

@@ -1,0 +1,106 @@
+"""ONNX: one self-contained file per graph, the same bytes for the same weights.
+
+Opset 18 and IR version 10, so that onnxruntime 1.18 and TensorRT 10.3 read it. Weights
+whose values are halves already, as those of a release are, are stored as halves and cast
+to float32 by the graph: half the file, the same numbers, and a runtime folds the cast
+when it loads the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from cwic.errors import ExportError
+from cwic_export import ops
+from cwic_export.graphs import Graph
+from cwic_export.quiet import quiet
+from cwic_export.signature import Port, dynamic_shapes, example_inputs
+
+__all__ = ["IR_VERSION", "OPSET", "to_bytes"]
+
+OPSET = 18
+IR_VERSION = 10
+_SMALL = 1024
+"""Elements of a tensor that is not worth a Cast."""
+
+
+def to_bytes(graph: Graph) -> bytes:
+    """``graph`` as an ONNX model; its ``cwic`` operators stay nodes (:mod:`cwic_export.ops`).
+
+    Raises:
+        ExportError: the installed torch, onnx and onnxscript do not work together.
+    """
+    inputs, outputs = graph.ports()
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                graph,
+                example_inputs(inputs),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                custom_translation_table=ops.translation_table(),
+                input_names=[p.name for p in inputs],
+                output_names=[p.name for p in outputs],
+                dynamic_shapes=dynamic_shapes(inputs),
+            )
+        if program is None:
+            raise ExportError("torch.onnx.export gave no program; install cwic[export] afresh")
+        model = program.model_proto
+        _name_dims(model, (*inputs, *outputs))
+        _strip(model)
+        _store_halves(model.graph)
+        ops.add_functions(model)
+        model.ir_version = min(model.ir_version, IR_VERSION)
+        onnx.checker.check_model(model)
+    except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError) as exc:
+        reason = str(exc).partition("\n")[0]
+        raise ExportError(
+            f"the ONNX exporter of torch {torch.__version__} failed ({reason}); "
+            "install the versions that cwic[export] names"
+        ) from exc
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _name_dims(model: onnx.ModelProto, ports: Iterable[Port]) -> None:
+    """Give free axes the names of the signature instead of the exporter's."""
+    found = {value.name: value for value in (*model.graph.input, *model.graph.output)}
+    for port in ports:
+        shape = onnx.helper.make_tensor_type_proto(onnx.TensorProto.UINT8, port.dims)
+        found[port.name].type.CopyFrom(shape)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove stack traces, paths and guessed shapes: they change with the machine."""
+    graph = model.graph
+    del graph.value_info[:]
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+
+
+def _store_halves(graph: onnx.GraphProto) -> None:
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        array = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = array.astype(np.float16)
+        if array.size <= _SMALL or not np.array_equal(half.astype(np.float32), array):
+            continue
+        name, stored = tensor.name, f"{tensor.name}.half"
+        tensor.CopyFrom(numpy_helper.from_array(half, stored))
+        casts.append(
+            onnx.helper.make_node(
+                "Cast", [stored], [name], name=f"widen_{name}", to=onnx.TensorProto.FLOAT
+            )
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -1,0 +1,66 @@
+"""What goes into and out of a graph: names and shapes, as every exporter needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from cwic_training.model import STRIDE
+
+__all__ = ["Port", "Ports", "decoder_ports", "dynamic_shapes", "encoder_ports", "example_inputs"]
+
+_LARGEST_BATCH = 1 << 16
+_LARGEST_SIDE = 1 << 13
+
+
+@dataclass(frozen=True)
+class Port:
+    """One uint8 input or output of a graph.
+
+    Attributes:
+        name: its name in the graph.
+        dims: fixed sizes as numbers and free ones by name.
+    """
+
+    name: str
+    dims: tuple[int | str, ...]
+
+
+Ports: TypeAlias = tuple[Port, ...]
+
+
+def encoder_ports(n: int) -> tuple[Ports, Ports]:
+    """Inputs and outputs of the encoder graph of a model with ``n`` code channels."""
+    h, w = f"H/{STRIDE}", f"W/{STRIDE}"
+    outputs = (Port("codes", ("N", n // 8, h, w)), Port("importance", ("N", h, w)))
+    return (Port("image", ("N", "H", "W", 3)),), outputs
+
+
+def decoder_ports(n: int) -> tuple[Ports, Ports]:
+    """Inputs and outputs of the decoder graph of a model with ``n`` code channels."""
+    inputs = (Port("codes", ("N", n // 8, "h", "w")), Port("levels", ("N", "h", "w")))
+    return inputs, (Port("image", ("N", f"{STRIDE}*h", f"{STRIDE}*w", 3)),)
+
+
+def example_inputs(ports: Sequence[Port]) -> tuple[Tensor, ...]:
+    """Zeros to trace with; no two free sizes are equal, so none is mistaken for another."""
+    sizes = {"N": 2, "h": 8, "w": 9, "H": 8 * STRIDE, "W": 9 * STRIDE}
+    return tuple(
+        torch.zeros([d if isinstance(d, int) else sizes[d] for d in p.dims], dtype=torch.uint8)
+        for p in ports
+    )
+
+
+def dynamic_shapes(ports: Sequence[Port]) -> dict[str, dict[int, Any]]:
+    """Which axes of which input are free, as ``torch.export`` takes it."""
+    free: dict[str, Any] = {"N": torch.export.Dim("N", min=1, max=_LARGEST_BATCH)}
+    for name in ("h", "w"):
+        free[name] = torch.export.Dim(name, min=1, max=_LARGEST_SIDE)
+        # torch.export keeps the size 1 apart for the root of a product, whatever its minimum.
+        root = torch.export.Dim(name, min=2, max=_LARGEST_SIDE)
+        free[name.upper()] = STRIDE * root
+    return {p.name: {i: free[d] for i, d in enumerate(p.dims) if isinstance(d, str)} for p in ports}

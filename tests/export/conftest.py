@@ -1,0 +1,148 @@
+"""A small random model, exported once for all tests of this folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cwic.bundle import Bundle, FileEntry
+from cwic_export.bundle_writer import export_bundle
+from cwic_training.checkpoint import Checkpoint, save_checkpoint
+from cwic_training.model import CodecNetwork, ModelConfig
+
+ASSETS = Path(__file__).parents[2] / "assets"
+SMALL = ModelConfig(
+    arch="nano", n=16, levels=8, width=32, hidden=32, encoder_blocks=1, decoder_blocks=1
+)
+BASE = ModelConfig(arch="base", n=16, levels=8)
+
+Replace: TypeAlias = Callable[[str, bytes], Bundle]
+
+
+def crop(name: str, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Part (left, top, right, bottom) of a photograph, uint8 [H, W, 3]."""
+    with Image.open(ASSETS / f"{name}.png") as picture:
+        return np.array(picture.convert("RGB").crop(box))
+
+
+def make_network(config: ModelConfig) -> CodecNetwork:
+    """Random weights of half precision, code values centred on a photograph's."""
+    torch.manual_seed(0)
+    network = CodecNetwork(config).eval()
+    pixels = torch.from_numpy(crop("kodim23", (64, 64, 192, 192))).float() / 255
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.03)
+            parameter.copy_(parameter.half().float())
+        e = network.projection(network.trunk((pixels.permute(2, 0, 1)[None] - 0.5) * 2))
+        for statistic, value in (
+            (network.normalise.running_mean, e.mean((0, 2, 3))),
+            (network.normalise.running_var, e.var((0, 2, 3))),
+        ):
+            assert statistic is not None
+            statistic.copy_(value)
+    return network
+
+
+def make_checkpoint(config: ModelConfig) -> Checkpoint:
+    """The network with entropy tables of the right names and types."""
+    generator = torch.Generator().manual_seed(1)
+    tables = {
+        "levels.frequencies": torch.randint(1, 99, (4, config.levels + 1), generator=generator),
+        "codes.neighbours": torch.randint(-1, 2, (config.n, 2, 3), generator=generator),
+        "codes.p1": torch.randint(1, 9999, (config.n, 4), generator=generator),
+    }
+    kinds = (torch.uint16, torch.int16, torch.uint16)
+    return Checkpoint(
+        config=config,
+        tensors=make_network(config).state_dict(),
+        training={"steps": 3, "stage": "importance"},
+        entropy={k: v.to(d) for (k, v), d in zip(tables.items(), kinds, strict=True)},
+    )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small graphs lose more to the frameworks' threads than they win."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def network() -> CodecNetwork:
+    return make_network(SMALL)
+
+
+@pytest.fixture(scope="session")
+def base_network() -> CodecNetwork:
+    return make_network(BASE)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "best.safetensors"
+    save_checkpoint(path, make_checkpoint(SMALL))
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """All formats; a test that changes it works on a copy."""
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def replace(bundle: Bundle, tmp_path: Path) -> Replace:
+    """Copies the bundle with other bytes for one file, and a manifest that agrees.
+
+    The ExportedProgram is left out of the copy: it is slow to load.
+    """
+
+    def replaced(name: str, data: bytes) -> Bundle:
+        path = shutil.copytree(bundle.path, tmp_path / "changed", dirs_exist_ok=True)
+        (path / name).write_bytes(data)
+        old = bundle.files[name]
+        entry = FileEntry.of(path / name, role=old.role, target=old.target, precision=old.precision)
+        files = {k: v for k, v in bundle.files.items() if v.target != "exported-program"}
+        changed = dataclasses.replace(bundle, path=path, files={**files, name: entry})
+        changed.save()
+        return changed
+
+    return replaced
+
+
+@pytest.fixture(scope="session")
+def image() -> Tensor:
+    """Details of two photographs, uint8 [2, 96, 128, 3]."""
+    boxes = {"kodim03": (300, 100, 428, 196), "kodim23": (100, 150, 228, 246)}
+    return torch.from_numpy(np.stack([crop(name, box) for name, box in boxes.items()]))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Details of two photographs; the sides of the second are no multiples of 8."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, box in (("kodim03", (300, 100, 428, 196)), ("kodim23", (100, 150, 201, 267))):
+        Image.fromarray(crop(name, box)).save(folder / f"{name}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def codes_and_levels() -> tuple[Tensor, Tensor]:
+    """Random codes uint8 [2, 2, 5, 7] and every level 0..8 for them, uint8 [2, 5, 7]."""
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 256, (2, 2, 5, 7), generator=generator, dtype=torch.uint8)
+    levels = torch.arange(70).remainder(9).to(torch.uint8).view(2, 5, 7)
+    return codes, levels

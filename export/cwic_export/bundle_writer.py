@@ -17,7 +17,8 @@ from typing import Any, cast
 from safetensors.numpy import save
 
 from cwic.bundle import MANIFEST, Bundle, FileEntry
-from cwic.errors import ExportError
+from cwic.context import ContextModel
+from cwic.errors import BundleError, ExportError
 from cwic_export.graphs import DecoderGraph, EncoderGraph, Graph
 from cwic_export.identity import entropy_arrays, model_id
 from cwic_export.macs import decoder_cost, encoder_cost
@@ -71,7 +72,7 @@ def export_bundle(
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
-        ExportError: an unknown format, no entropy tables, ``out`` is something other than a
+        ExportError: an unknown format, no fitting entropy tables, ``out`` is something other than a
             bundle or an empty folder, or an exporter fails.
     """
     out = Path(out).absolute()
@@ -83,6 +84,13 @@ def export_bundle(
             f"{checkpoint_path} has no entropy tables; "
             f"run `cwic train entropy {checkpoint_path}` first"
         )
+    try:
+        ContextModel(entropy_arrays(checkpoint), checkpoint.config.n, checkpoint.config.levels)
+    except BundleError as exc:
+        raise ExportError(
+            f"the entropy tables of {checkpoint_path} do not fit its network; "
+            f"run `cwic train entropy {checkpoint_path}` again"
+        ) from exc
     with _folder_replacing(out) as folder:
         files, facts = _write_files(checkpoint, folder, formats)
         Bundle(

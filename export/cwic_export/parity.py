@@ -13,7 +13,7 @@ whole path of the artefact gives the differences that a user would see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -22,21 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.bundle import Bundle
+from cwic.context import ContextModel
 from cwic.errors import CwicError, ExportError
 from cwic.image import crop_to, open_rgb, pad_to_multiple
 from cwic.rate import levels_from_importance
+from cwic_export.bundle_writer import CONTEXT_FILE
 from cwic_export.identity import model_id
 from cwic_export.report import Artefact, Differences, Report
 from cwic_export.runners import RUNNERS, ArtefactRunner, EagerRunner, Runner
 from cwic_training.checkpoint import load_checkpoint
 
-__all__ = ["SCALES", "SizeBytes", "validate_bundle"]
+__all__ = ["SCALES", "validate_bundle"]
 
 SCALES = (0.25, 0.5, 1.0)
 
 Bytes: TypeAlias = NDArray[np.uint8]
-SizeBytes: TypeAlias = Callable[[Bytes, Bytes], int]
-"""Bytes that codes [n/8, h, w] and levels [h, w] take in a file."""
 
 
 def validate_bundle(
@@ -44,7 +44,6 @@ def validate_bundle(
     reference_checkpoint: str | Path,
     images: Sequence[str | Path],
     scales: Sequence[float] = SCALES,
-    size_bytes: SizeBytes | None = None,
 ) -> Report:
     """Compare every artefact of a bundle that can run here with the eager graphs.
 
@@ -53,12 +52,11 @@ def validate_bundle(
         reference_checkpoint: the checkpoint that it was exported from.
         images: pictures to compare on, each taken whole.
         scales: rate factors, positive.
-        size_bytes: what codes and levels cost; by default the bits that the mask keeps.
 
     Raises:
         ExportError: no picture, no scale, or the bundle is of another model.
-        BundleError, CheckpointError, ImageError: an input cannot be read. An artefact that
-            fails is no exception but a line of the report.
+        BundleError, CheckpointError, ImageError: an input or the bundle's entropy tables
+            cannot be read. An artefact that fails is no exception but a line of the report.
     """
     if not images or not scales:
         raise ExportError("nothing to compare on; pass at least one picture and one scale")
@@ -70,11 +68,12 @@ def validate_bundle(
             f"{bundle.path} is model {bundle.model_id.hex()}, but {reference_checkpoint} is "
             f"model {expected.hex()}; pass the checkpoint that the bundle was exported from"
         )
+    context = ContextModel.from_bytes(bundle.read(CONTEXT_FILE), bundle.n, bundle.levels)
     reference = EagerRunner(checkpoint.network())
     compared: list[_Compared] = []
     artefacts = [_open(bundle, key, compared) for key in _artefact_keys(bundle)]
     for path in images:
-        picture = _Picture(open_rgb(path), reference, bundle, scales, size_bytes)
+        picture = _Picture(open_rgb(path), reference, bundle, context, scales)
         for run in compared:
             run.add(picture)
     return Report(bundle.name, bundle.model_id.hex(), len(images), tuple(scales), artefacts)
@@ -126,11 +125,10 @@ class _Picture:
         pixels: Bytes,
         reference: EagerRunner,
         bundle: Bundle,
+        context: ContextModel,
         scales: Sequence[float],
-        size_bytes: SizeBytes | None,
     ) -> None:
-        self.pixels, self.bundle, self.scales = pixels, bundle, scales
-        self.size_bytes = size_bytes or self._kept_bytes
+        self.pixels, self.bundle, self.context, self.scales = pixels, bundle, context, scales
         self.padded = pad_to_multiple(pixels, bundle.stride)[None]
         self.margins = np.abs(reference.code_values(self.padded))
         self.codes, self.importance = reference.encode(self.padded)
@@ -143,7 +141,7 @@ class _Picture:
         for scale in self.scales:
             levels = levels_from_importance(importance, scale, self.bundle.levels)
             image = runner.decode(codes, levels)
-            yield levels, image, self._psnr_db(image), self._bpp(codes, levels)
+            yield levels, image, self._psnr_db(image), self._bpp(codes, levels[0])
 
     def _psnr_db(self, image: Bytes) -> float:
         shown = crop_to(image[0], *self.pixels.shape[:2])
@@ -151,12 +149,11 @@ class _Picture:
         return float(10 * np.log10(255**2 / max(mse, 1e-10)))
 
     def _bpp(self, codes: Bytes, levels: Bytes) -> float:
+        """Entropy-coded levels and codes in bits per pixel."""
         height_px, width_px = self.pixels.shape[:2]
-        return 8 * self.size_bytes(codes[0], levels[0]) / float(height_px * width_px)
-
-    def _kept_bytes(self, codes: Bytes, levels: Bytes) -> int:
-        del codes
-        return int(levels.sum(dtype=np.int64)) * (self.bundle.n // self.bundle.levels) // 8
+        model = self.context
+        bits = model.encode_levels(levels).bits + model.encode_codes(codes[0], levels).bits
+        return bits / float(height_px * width_px)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from cwic.bundle import Bundle, FileEntry
+from cwic.context import level_contexts
 from cwic_export.bundle_writer import export_bundle
 from cwic_training.checkpoint import Checkpoint, save_checkpoint
 from cwic_training.model import CodecNetwork, ModelConfig
@@ -56,18 +57,23 @@ def make_network(config: ModelConfig) -> CodecNetwork:
 
 def make_checkpoint(config: ModelConfig) -> Checkpoint:
     """The network with entropy tables of the right names and types."""
-    generator = torch.Generator().manual_seed(1)
+    rng = np.random.default_rng(1)
+    weights = rng.random((level_contexts(config.levels), config.levels + 1)) + 0.1
+    frequencies = (weights / weights.sum(1, keepdims=True) * 60_000).astype(np.uint16)
+    frequencies[:, 0] += (65_536 - frequencies.sum(1, dtype=np.int64)).astype(np.uint16)
+    neighbours = rng.integers(-1, 2, (config.n, 2, 3)).astype(np.int16)
+    group = config.n // config.levels
+    neighbours[:, :, 0] = np.minimum(neighbours[:, :, 0], np.arange(config.n)[:, None] // group - 1)
     tables = {
-        "levels.frequencies": torch.randint(1, 99, (4, config.levels + 1), generator=generator),
-        "codes.neighbours": torch.randint(-1, 2, (config.n, 2, 3), generator=generator),
-        "codes.p1": torch.randint(1, 9999, (config.n, 4), generator=generator),
+        "levels.frequencies": frequencies,
+        "codes.neighbours": neighbours,
+        "codes.p1": rng.integers(1, 65_536, (config.n, 4)).astype(np.uint16),
     }
-    kinds = (torch.uint16, torch.int16, torch.uint16)
     return Checkpoint(
         config=config,
         tensors=make_network(config).state_dict(),
         training={"steps": 3, "stage": "importance"},
-        entropy={k: v.to(d) for (k, v), d in zip(tables.items(), kinds, strict=True)},
+        entropy={name: torch.from_numpy(table) for name, table in tables.items()},
     )
 
 

@@ -160,3 +160,13 @@ def test_checkpoints_that_cannot_be_exported(checkpoint: Path, tmp_path: Path) -
     with pytest.raises(ExportError, match=r"run `cwic train entropy .*early.safetensors` first"):
         export_bundle(tmp_path / "early.safetensors", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_tables_that_do_not_fit_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    original = load_checkpoint(checkpoint)
+    tables = {**original.entropy, "codes.p1": original.entropy["codes.p1"][:-1]}
+    path = tmp_path / "odd.safetensors"
+    save_checkpoint(path, dataclasses.replace(original, entropy=tables))
+    with pytest.raises(ExportError, match=r"odd.safetensors do not fit .* again"):
+        export_bundle(path, tmp_path / "out", ["onnx"])
+    assert not (tmp_path / "out").exists()

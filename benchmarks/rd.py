@@ -47,12 +47,18 @@ class _Codec:
 
 def measure(paths: Sequence[Path], bundle: Path | None) -> dict[str, Any]:
     """Curves of every codec over ``paths``: name -> points {setting, bpp, psnr_db, ms_ssim}."""
-    codecs = [_cwic(bundle), *(_classical(a) for a in anchors.available())]
+    codec = cwic.load(bundle)
+    codecs = [_learned(codec), *(_classical(a) for a in anchors.available())]
     pictures = [open_rgb(path) for path in paths]
     curves: dict[str, list[dict[str, Any]]] = {}
-    for codec in codecs:
-        curves[codec.name] = [_point(codec, setting, pictures) for setting in codec.settings]
-    return {**environment.describe(), "pictures": [p.name for p in paths], "curves": curves}
+    for entry in codecs:
+        curves[entry.name] = [_point(entry, setting, pictures) for setting in entry.settings]
+    return {
+        **environment.describe(),
+        "model_id": codec.bundle.model_id.hex(),
+        "pictures": [p.name for p in paths],
+        "curves": curves,
+    }
 
 
 def _point(codec: _Codec, setting: float, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
@@ -71,9 +77,7 @@ def _point(codec: _Codec, setting: float, pictures: Sequence[NDArray[np.uint8]])
     }
 
 
-def _cwic(bundle: Path | None) -> _Codec:
-    codec = cwic.load(bundle)
-
+def _learned(codec: cwic.Codec) -> _Codec:
     def run(picture: NDArray[np.uint8], quality: float) -> tuple[int, NDArray[np.uint8]]:
         data = codec.encode(picture, quality=quality)
         return len(data), np.asarray(codec.decode(data))

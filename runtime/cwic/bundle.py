@@ -116,7 +116,7 @@ class Bundle:
             )
         try:
             return cls._from_manifest(folder, values)
-        except (KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise BundleError(
                 f"{manifest} is inconsistent ({exc!r}); export the model again"
             ) from exc

@@ -27,6 +27,13 @@ _SUFFIX = ".cwic"
 _READ_LIMIT = 1 << 30
 
 
+_SUMMARIES = {
+    "train": "Train a model (extra 'train').",
+    "export": "Export a trained model as a bundle (extra 'export').",
+    "validate": "Compare a bundle with the trained model (extra 'export').",
+}
+
+
 class _Commands(click.Group):
     """A group that finds further commands in the entry points ``cwic.commands``.
 
@@ -42,29 +49,29 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = super().get_command(ctx, cmd_name)
-        if found is not None or cmd_name not in self._plugins():
-            return found
+        if found is None and cmd_name in self._plugins():
+            # A stand-in for help texts; resolve_command loads the real one.
+            return click.Command(cmd_name, short_help=_SUMMARIES.get(cmd_name, "A plug-in."))
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and name not in self.commands:
+            command = self._load(name)
+        return name, command, rest
+
+    def _load(self, name: str) -> click.Command:
         try:
-            command: click.Command = self._plugins()[cmd_name].load()
+            command: click.Command = self._plugins()[name].load()
         except ImportError as exc:
-            return _unavailable(cmd_name, exc)
+            extra = "train" if name == "train" else "export"
+            raise BackendError(
+                f"cwic {name} needs packages that are not installed ({exc}); "
+                f"pip install 'cwic[{extra}]'"
+            ) from exc
         return command
-
-
-def _unavailable(name: str, cause: ImportError) -> click.Command:
-    @click.command(
-        name,
-        help="Not installed: needs the extra 'export' or 'train'.",
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )
-    def command() -> None:
-        extra = "train" if name == "train" else "export"
-        raise BackendError(
-            f"cwic {name} needs packages that are not installed ({cause}); "
-            f"pip install 'cwic[{extra}]'"
-        ) from cause
-
-    return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -194,7 +201,11 @@ def _save(picture: Image.Image, temporary: Path, target: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script: turns errors into one line and an exit status."""
     try:
-        cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        cli.main(
+            args=None if arguments is None else list(arguments),
+            standalone_mode=False,
+            auto_envvar_prefix="CWIC",
+        )
     except CwicError as exc:
         _fail(str(exc), 1)
     except click.Abort:

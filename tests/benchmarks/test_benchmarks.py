@@ -1,0 +1,83 @@
+"""The benchmark: metrics, anchors, curves, and that committed tables are the rendered ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import anchors, demo, rd, render
+from benchmarks.metrics import ms_ssim, psnr_db
+from numpy.typing import NDArray
+
+import cwic
+
+
+def test_metrics_on_known_errors(photo: NDArray[np.uint8]) -> None:
+    picture = photo.clip(10, 245)
+    assert psnr_db(picture, picture + 10) == pytest.approx(20 * np.log10(25.5), abs=1e-3)
+    assert ms_ssim(picture, picture) == pytest.approx(1, abs=1e-6)
+    noisy = (picture + np.random.default_rng(0).integers(-10, 11, picture.shape)).astype(np.uint8)
+    assert 0.8 < ms_ssim(picture, noisy) < 0.999
+
+
+@pytest.mark.parametrize("anchor", anchors.available(), ids=lambda a: a.name)
+def test_nearest_not_smaller(anchor: anchors.Anchor, photo: NDArray[np.uint8]) -> None:
+    picture = photo[:128, :192]
+    sizes = [len(anchor.encode(picture, s)) for s in anchor.settings[::6]]
+    wanted = (sizes[2] + sizes[3]) // 2
+    data = anchors.nearest_not_smaller(anchor, picture, wanted)
+    assert wanted <= len(data) <= sizes[3] * 1.05
+    assert anchors.decode(data).shape == picture.shape
+    assert psnr_db(picture, anchors.decode(data)) > 20
+
+
+def test_measure_counts_whole_files(
+    photo: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    Image.fromarray(photo[:200, :256]).save(tmp_path / "a.png")
+    monkeypatch.setattr(rd, "_QUALITIES", (30, 60))
+    monkeypatch.setattr(rd, "_ANCHOR_SETTINGS", {a.name: (50,) for a in anchors.ANCHORS})
+    result = rd.measure([tmp_path / "a.png"], None)
+    assert {"commit", "machine", "versions", "command"} <= set(result)
+    points = result["curves"]["cwic nano"]
+    size = len(cwic.load().encode(photo[:200, :256], quality=30))
+    assert points[0]["bpp"] == pytest.approx(8 * size / (200 * 256), abs=1e-4)
+    assert points[0]["psnr_db"] < points[1]["psnr_db"]
+    assert set(result["curves"]) == {"cwic nano", *(a.name for a in anchors.available())}
+
+
+def test_interpolation_stays_inside_the_curve() -> None:
+    points = [
+        {"bpp": 1.0, "psnr_db": 32.0, "ms_ssim": 0.98},
+        {"bpp": 0.25, "psnr_db": 28.0, "ms_ssim": 0.94},
+    ]
+    assert rd.point_at(points, 0.5) == {
+        "psnr_db": pytest.approx(30.0),
+        "ms_ssim": pytest.approx(0.96),
+    }
+    assert rd.point_at(points, 0.2) is None
+    assert rd.point_at(points, 1.1) is None
+
+
+@pytest.mark.parametrize("path", render.PAGES, ids=lambda p: p.name)
+def test_committed_tables_are_the_rendered_ones(path: Path) -> None:
+    result = json.loads(render.RESULTS.read_text())
+    assert render.page(path, result) == path.read_text()
+
+
+def test_committed_results_are_of_the_shipped_model() -> None:
+    result = json.loads(render.RESULTS.read_text())
+    assert result["model_id"] == cwic.load().bundle.model_id.hex()
+    assert len(result["pictures"]) == 24
+
+
+def test_comparison_sheet(photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    results, levels = demo.show(cwic.load(), photo[:208, :208], tmp_path / "a", bpp=0.5)
+    assert [r.codec for r in results] == ["cwic", "JPEG", "WebP"]
+    assert all(r.size_bytes >= results[0].size_bytes for r in results[1:])
+    sheet = demo.comparison_sheet([(photo[:208, :208], results, levels)], 16)
+    assert np.asarray(sheet).std() > 20

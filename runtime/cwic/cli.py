@@ -92,6 +92,13 @@ _output = click.option(
     help="File, or folder for several inputs; default: beside each input.",
 )
 
+_max_pixels = click.option(
+    "--max-pixels",
+    default=container.DEFAULT_MAX_PIXELS,
+    show_default=True,
+    help="Refuse larger pictures.",
+)
+
 
 @cli.command()
 @_inputs
@@ -101,6 +108,7 @@ _output = click.option(
 @click.option("-q", "--quality", type=float, help="1..100, default 50.")
 @click.option("--bpp", type=float, help="At most this many bits per pixel.")
 @click.option("--max-bytes", type=int, help="At most this many bytes.")
+@_max_pixels
 def encode(
     inputs: tuple[Path, ...],
     output: Path | None,
@@ -109,12 +117,14 @@ def encode(
     quality: float | None,
     bpp: float | None,
     max_bytes: int | None,
+    max_pixels: int,
 ) -> None:
     """Compress pictures to .cwic files."""
     coder = codec.load(model, backend)
-    for source, target in _targets(inputs, output, _SUFFIX):
-        picture = open_rgb(source)
-        result = coder.encode_detailed(picture, quality=quality, bpp=bpp, max_bytes=max_bytes)
+    for source, target in _targets(inputs, output, _SUFFIX, _SUFFIX):
+        result = coder.encode_detailed(
+            open_rgb(source), quality=quality, bpp=bpp, max_bytes=max_bytes, max_pixels=max_pixels
+        )
         write_bytes(target, result.data)
         click.echo(f"{target}: {len(result.data)} bytes, {result.bpp:.3f} bpp")
 
@@ -124,12 +134,7 @@ def encode(
 @_output
 @_model
 @_backend
-@click.option(
-    "--max-pixels",
-    default=container.DEFAULT_MAX_PIXELS,
-    show_default=True,
-    help="Refuse larger pictures.",
-)
+@_max_pixels
 def decode(
     inputs: tuple[Path, ...],
     output: Path | None,
@@ -139,7 +144,8 @@ def decode(
 ) -> None:
     """Restore pictures from .cwic files; the output's suffix chooses its format."""
     coder = codec.load(model, backend)
-    for source, target in _targets(inputs, output, ".png"):
+    # Beside photo.cwic may lie the photo.png that it was made from.
+    for source, target in _targets(inputs, output, ".png", ".restored.png"):
         picture = coder.decode(_read(source), max_pixels=max_pixels)
         with replacing(target) as temporary:
             _save(picture, temporary, target)
@@ -163,10 +169,15 @@ def info(inputs: tuple[Path, ...]) -> None:
         )
 
 
-def _targets(inputs: Sequence[Path], output: Path | None, suffix: str) -> list[tuple[Path, Path]]:
-    """Each input with its output file; nothing is written over an input or another output."""
+def _targets(
+    inputs: Sequence[Path], output: Path | None, suffix: str, beside: str
+) -> list[tuple[Path, Path]]:
+    """Each input with its output file; nothing is written over an input or another output.
+
+    Files in an output folder end in ``suffix``, those beside their inputs in ``beside``.
+    """
     if output is None:
-        pairs = [(source, source.with_suffix(suffix)) for source in inputs]
+        pairs = [(source, source.with_suffix(beside)) for source in inputs]
     elif len(inputs) == 1 and not output.is_dir():
         pairs = [(inputs[0], output)]
     elif output.is_dir():

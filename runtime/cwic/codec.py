@@ -21,7 +21,7 @@ from cwic.backends import Runner, open_runner
 from cwic.bundle import Bundle
 from cwic.container import DEFAULT_MAX_PIXELS, Header, Stream
 from cwic.context import ContextModel, Intervals
-from cwic.errors import ModelMismatchError, UsageError
+from cwic.errors import ImageError, ModelMismatchError, UsageError
 from cwic.image import as_rgb, crop_to, pad_to_multiple
 
 if TYPE_CHECKING:
@@ -73,9 +73,12 @@ class Codec:
         quality: float | None = None,
         bpp: float | None = None,
         max_bytes: int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> bytes:
         """Compress a picture; :meth:`encode_detailed` without the details."""
-        return self.encode_detailed(image, quality=quality, bpp=bpp, max_bytes=max_bytes).data
+        return self.encode_detailed(
+            image, quality=quality, bpp=bpp, max_bytes=max_bytes, max_pixels=max_pixels
+        ).data
 
     def encode_detailed(
         self,
@@ -84,6 +87,7 @@ class Codec:
         quality: float | None = None,
         bpp: float | None = None,
         max_bytes: int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Encoded:
         """Compress a picture at a quality, a bit rate or a byte budget (at most one of them).
 
@@ -92,14 +96,21 @@ class Codec:
             quality: 1..100; 50 if nothing is given.
             bpp: the file takes at most this many bits per pixel.
             max_bytes: the file takes at most this many bytes.
+            max_pixels: refuse larger pictures, as a decoder does by default: pictures are
+                coded whole, in memory that grows with them.
 
         Raises:
-            ImageError: the picture cannot be coded.
+            ImageError: the picture cannot be coded, or is larger than ``max_pixels``.
             RateError: the rate cannot be met; the message names the smallest file.
             UsageError: an option out of range, or more than one.
         """
         picture = as_rgb(image)
         height_px, width_px = picture.shape[:2]
+        if height_px * width_px > max_pixels:
+            raise ImageError(
+                f"the picture is {width_px}x{height_px} pixels, more than the limit of "
+                f"{max_pixels}; shrink it, or raise max_pixels (--max-pixels) here and in decode"
+            )
         budget = _budget_bytes(quality, bpp, max_bytes, width_px * height_px)
         padded = pad_to_multiple(picture, self.bundle.stride)
         codes, importance = (array[0] for array in self.runner.encode(padded[None]))

@@ -93,6 +93,9 @@ def test_several_inputs_and_default_names(picture: Path, tmp_path: Path) -> None
     for path in paths:
         path.write_bytes(picture.read_bytes())
     assert run("encode", *paths).returncode == 0
+    assert run("decode", tmp_path / "one.cwic").returncode == 0
+    assert (tmp_path / "one.restored.png").exists()
+    assert paths[0].read_bytes() == picture.read_bytes()
     (tmp_path / "out").mkdir()
     files = [path.with_suffix(".cwic") for path in paths]
     assert run("decode", *files, "-o", tmp_path / "out").returncode == 0
@@ -146,6 +149,7 @@ def test_a_failing_output_leaves_what_was_there(encoded: Path, tmp_path: Path) -
         (["encode", "{picture}", "-o", "a.cwic", "--max-bytes", "9"], "smallest possible is"),
         (["decode", "{encoded}", "-o", "b.xyz"], "no suffix of a picture format"),
         (["decode", "{encoded}", "-o", "b.png", "--max-pixels", "10"], "raise max_pixels"),
+        (["encode", "{picture}", "-o", "a.cwic", "--max-pixels", "10"], "raise max_pixels"),
         (["encode", "{encoded}", "-o", "a.cwic"], "not a picture that Pillow can read"),
     ],
 )

@@ -186,6 +186,13 @@ def test_pictures_that_cannot_be_coded(codec: cwic.Codec) -> None:
         codec.encode(Image.new("F", (4, 4)))
 
 
+def test_encode_refuses_what_decode_would(codec: cwic.Codec, small: NDArray[np.uint8]) -> None:
+    pixels = small[..., 0].size
+    assert codec.encode(small, max_pixels=pixels)
+    with pytest.raises(ImageError, match=f"limit of {pixels - 1}; shrink it, or raise max_pixels"):
+        codec.encode(small, max_pixels=pixels - 1)
+
+
 def test_load_refuses_what_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(cwic.BundleError, match="holds no model.json; pass"):
         cwic.load(tmp_path)

@@ -1,1 +1,1 @@
-"""cwic: content-weighted image compression."""
+"""Training of cwic models: networks, data, losses, checkpoints and the fitted entropy model."""

@@ -8,10 +8,9 @@ whole state to resume from. Each is written under a temporary name and renamed.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cwic.errors import CheckpointError
+from cwic.errors import CheckpointError, TrainingError, UsageError
+from cwic.files import replacing
 from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.recipe import Recipe
 
-__all__ = ["Checkpoint", "CheckpointWriter", "load_checkpoint", "load_network", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointWriter",
+    "check_resumable",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 _FORMAT = "cwic-checkpoint/1"
 
@@ -36,7 +43,7 @@ class Checkpoint:
     Attributes:
         config: shape of the network.
         tensors: the network's state dict.
-        training: facts worth keeping (steps, data, recipe, validation), plain JSON values.
+        training: facts worth keeping (stage, steps, recipe, validation), plain JSON values.
         entropy: tables of the entropy model by name; empty before stage `entropy`.
     """
 
@@ -45,10 +52,21 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     entropy: dict[str, Tensor] = field(default_factory=dict)
 
+    def rounded_to_half(self) -> Checkpoint:
+        """The same model with its weights rounded to half precision: a release's weights.
+
+        Running statistics stay as they are: variances may exceed the range of halves.
+        """
+        tensors = {
+            k: v if k.startswith("normalise.") or not v.is_floating_point() else v.half().float()
+            for k, v in self.tensors.items()
+        }
+        return replace(self, tensors=tensors)
+
     def network(self) -> CodecNetwork:
         """A network with these weights, in evaluation mode."""
-        network = CodecNetwork(self.config)
         try:
+            network = CodecNetwork(self.config)
             network.load_state_dict(self.tensors)
         except RuntimeError as exc:
             raise CheckpointError(
@@ -58,16 +76,23 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write ``checkpoint`` to ``path`` (safetensors), whole or not at all."""
-    tensors = {f"network.{k}": v.contiguous() for k, v in checkpoint.tensors.items()}
+    """Write ``checkpoint`` to ``path`` (safetensors), whole or not at all.
+
+    Raises:
+        UsageError: the folder cannot be made or written.
+    """
+    tensors = {f"network.{k}": _stored(v) for k, v in checkpoint.tensors.items()}
     tensors |= {f"entropy.{k}": v.contiguous() for k, v in checkpoint.entropy.items()}
     metadata = {
         "format": _FORMAT,
         "config": json.dumps(checkpoint.config.to_dict()),
         "training": json.dumps(checkpoint.training),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as temporary:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(f"cannot make {path.parent} ({exc}); choose another output") from exc
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 
@@ -92,49 +117,35 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a {_FORMAT} file; pass one written by cwic train")
     try:
         config = ModelConfig.from_dict(json.loads(metadata["config"]))
-        training = json.loads(metadata["training"])
-    except (KeyError, ValueError) as exc:
+        training = dict(json.loads(metadata["training"]))
+    except (KeyError, TypeError, ValueError) as exc:
         raise CheckpointError(f"{path} has a damaged header; use another copy") from exc
+    network = _with_prefix(tensors, "network.")
     return Checkpoint(
         config=config,
-        tensors=_with_prefix(tensors, "network."),
+        tensors={k: v.float() if v.is_floating_point() else v for k, v in network.items()},
         training=training,
         entropy=_with_prefix(tensors, "entropy."),
     )
 
 
-def load_network(path: str | Path) -> CodecNetwork:
-    """The network of a checkpoint, in evaluation mode."""
-    return load_checkpoint(path).network()
+def _stored(tensor: Tensor) -> Tensor:
+    """``tensor`` in half precision where that loses nothing, which halves the file."""
+    if not tensor.is_floating_point():
+        return tensor.contiguous()
+    half = tensor.half()
+    return (half if torch.equal(half.float(), tensor) else tensor).contiguous()
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-class _replacing:
-    """Context: a temporary path beside ``path`` that takes its place on success."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Path:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        os.close(handle)
-        self.temporary = Path(name)
-        return self.temporary
-
-    def __exit__(self, kind: object, value: object, trace: object) -> None:
-        if kind is None:
-            # mkstemp makes files private; a checkpoint is read like any other file.
-            self.temporary.chmod(0o644)
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
-
-
 class CheckpointWriter(pl.Callback):
-    """Writes last and best checkpoints; saves once more when training is interrupted.
+    """Writes the best weights after a validation, and the last state by the clock and at the end.
+
+    An exception writes nothing: in the middle of a step the state is no longer one that an
+    uninterrupted run passes through, so the last good one stays.
 
     Args:
         folder: run folder.
@@ -157,9 +168,12 @@ class CheckpointWriter(pl.Callback):
             self.write_last(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.sanity_checking:
-            return
         score = float(trainer.callback_metrics["val/loss"])
+        if not math.isfinite(score):
+            raise TrainingError(
+                f"training diverged before step {trainer.global_step} (loss {score}); "
+                "start again with smaller --muon-lr and --adam-lr"
+            )
         if score < self.best:
             self.best = score
             save_checkpoint(self.folder / "best.safetensors", pl_module.checkpoint())
@@ -167,23 +181,26 @@ class CheckpointWriter(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.write_last(trainer, pl_module)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self.write_last(trainer, pl_module)
-
     def write_last(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write ``last.ckpt`` and ``last.safetensors`` now."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(self.folder / "last.ckpt") as temporary:
+        with replacing(self.folder / "last.ckpt") as temporary:
             trainer.save_checkpoint(temporary)
         save_checkpoint(self.folder / "last.safetensors", pl_module.checkpoint())
         self.written_at = time.monotonic()
 
 
-def check_resumable(path: Path) -> None:
-    """Refuse a trainer state that cannot be read without executing it.
+_MAY_CHANGE = {"steps", "cooldown", "validate_every", "muon_lr", "adam_lr"}
+
+
+def check_resumable(path: Path, recipe: Recipe) -> ModelConfig:
+    """The model of a trainer state; nothing in the file is executed.
+
+    A resumed run may change its length, its learning rates and its validation interval.
 
     Raises:
-        CheckpointError: missing or not a state written by :class:`CheckpointWriter`.
+        CheckpointError: missing, not a state written by :class:`CheckpointWriter`, or of
+            another recipe.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -191,5 +208,18 @@ def check_resumable(path: Path) -> None:
         raise CheckpointError(f"{path} does not exist; pass RUN/last.ckpt") from exc
     except Exception as exc:  # torch raises many kinds for damaged files
         raise CheckpointError(f"{path} is not a resumable state; pass RUN/last.ckpt") from exc
-    if not isinstance(state, dict) or "cwic" not in state:
-        raise CheckpointError(f"{path} is not a state of cwic train; pass RUN/last.ckpt")
+    try:
+        config = ModelConfig.from_dict(state["cwic"]["config"])
+        before = dict(state["cwic"].get("recipe", {}))
+        if not all(state[part] for part in ("state_dict", "optimizer_states", "loops")):
+            raise ValueError("nothing to restore")
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise CheckpointError(f"{path} is not a state of cwic train; pass RUN/last.ckpt") from exc
+    now = recipe.to_dict()
+    changed = [k for k in before if k not in _MAY_CHANGE and before[k] != now.get(k)]
+    if changed:
+        old, new = (", ".join(f"{k}={d.get(k)}" for k in changed) for d in (before, now))
+        raise CheckpointError(
+            f"{path} was trained with {old}, not {new}; resume with the options it began with"
+        )
+    return config

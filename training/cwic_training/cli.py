@@ -1,4 +1,4 @@
-"""``cwic train``: parse options, call :func:`cwic_training.fit.fit`, print the result."""
+"""``cwic train``: parse options, call :mod:`cwic_training.fit` or ``entropy``, print the result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from cwic_training.checkpoint import load_checkpoint, save_checkpoint
+from cwic_training.data import find_pictures
+from cwic_training.entropy import fit_entropy_model
 from cwic_training.fit import fit
 from cwic_training.model import PRESETS
 from cwic_training.recipe import Recipe
@@ -14,28 +17,35 @@ from cwic_training.recipe import Recipe
 __all__ = ["train"]
 
 _DEFAULT = Recipe()
+_path = click.Path(path_type=Path)
+_train_glob = click.option("--train-glob", "--train_glob", required=True, help="Photographs.")
+_valid_glob = click.option("--valid-glob", "--valid_glob", required=True, help="Held-out pictures.")
+_seed = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=_DEFAULT.seed, show_default=True
+)
 
 
 def _options(command: Any) -> Any:
     """Options that `main` and `importance` share."""
-    path = click.Path(path_type=Path)
     for option in reversed(
         [
-            click.option("--train-glob", "--train_glob", required=True, help="Photographs."),
-            click.option("--valid-glob", "--valid_glob", required=True, help="Held-out pictures."),
-            click.option("-o", "--out", "folder", type=path, required=True, help="Run folder."),
+            _train_glob,
+            _valid_glob,
+            click.option("-o", "--out", "folder", type=_path, required=True, help="Run folder."),
             click.option(
-                "--model", type=click.Choice(sorted(PRESETS)), default="nano", show_default=True
+                "--model",
+                type=click.Choice(sorted(PRESETS)),
+                help="Default: that of --init or --resume, else nano.",
             ),
-            click.option("--init", "initial", type=path, help="Start from these weights."),
-            click.option("--resume", type=path, help="Continue a run: its last.ckpt."),
+            click.option("--init", "initial", type=_path, help="Start from these weights."),
+            click.option("--resume", type=_path, help="Continue a run: its last.ckpt."),
             click.option("--steps", default=_DEFAULT.steps, show_default=True),
             click.option("--cooldown", default=_DEFAULT.cooldown, show_default=True),
             click.option("--batch", default=_DEFAULT.batch, show_default=True),
             click.option("--crop", default=_DEFAULT.crop, show_default=True),
             click.option("--muon-lr", default=_DEFAULT.muon_lr, show_default=True),
             click.option("--adam-lr", default=_DEFAULT.adam_lr, show_default=True),
-            click.option("--seed", default=_DEFAULT.seed, show_default=True),
+            _seed,
             click.option(
                 "--precision",
                 type=click.Choice(["bf16-mixed", "32-true"]),
@@ -56,7 +66,7 @@ def _options(command: Any) -> Any:
 
 @click.group()
 def train() -> None:
-    """Train a model: `main`, then `importance`."""
+    """Train a model: `main` (may be left out), `importance`, then `entropy`."""
 
 
 @train.command("main")
@@ -77,12 +87,30 @@ def importance_stage(**options: Any) -> None:
     _run("importance", options)
 
 
+@train.command("entropy")
+@click.argument("checkpoint", type=_path, metavar="CKPT")
+@_train_glob
+@_valid_glob
+@click.option("-o", "--out", type=_path, required=True, help="Release weights, .safetensors.")
+@_seed
+def entropy_stage(checkpoint: Path, train_glob: str, valid_glob: str, out: Path, seed: int) -> None:
+    """Fit the entropy model to the frozen network of CKPT (a run's .safetensors)."""
+    trained = load_checkpoint(checkpoint)
+    pictures = find_pictures(train_glob, "--train-glob")
+    held_out = find_pictures(valid_glob, "--valid-glob")
+    release, report = fit_entropy_model(trained, pictures, held_out, seed=seed)
+    save_checkpoint(out, release)
+    click.echo(f"codes: {report.bits_per_code:.4f} bits per code, {report.codes_bpp:.4f} bpp")
+    click.echo(f"levels: {report.bits_per_level:.4f} bits per level, {report.levels_bpp:.4f} bpp")
+    click.echo(f"weights and tables in {out}")
+
+
 def _run(stage: str, options: dict[str, Any]) -> None:
     names = Recipe.__dataclass_fields__
     recipe = Recipe(stage=stage, **{k: v for k, v in options.items() if k in names})
     memory_gb = options["memory_gb"]
     result = fit(
-        PRESETS[options["model"]],
+        None if options["model"] is None else PRESETS[options["model"]],
         recipe,
         train_glob=options["train_glob"],
         valid_glob=options["valid_glob"],

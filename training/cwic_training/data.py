@@ -1,7 +1,8 @@
 """Training crops and validation pictures, from any folder of photographs.
 
 A crop is a pure function of (seed, sample number), so that a resumed run sees exactly the
-crops that an uninterrupted one would have seen, whatever the number of workers.
+crops that an uninterrupted one would have seen, whatever the number of workers and however
+many pictures fit into memory.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from cwic.errors import CwicError, TrainingError
 from cwic.image import open_rgb
 from cwic_training.model import STRIDE
 
-__all__ = ["CropSampler", "RandomCrops", "ValidationPictures", "find_pictures"]
+__all__ = ["CropSampler", "RandomCrops", "ValidationPictures", "find_pictures", "open_centre"]
 
 _SMALLEST_SCALE = 0.5
 
+_Picture = NDArray[np.uint8]
+
 
 def find_pictures(pattern: str, option: str) -> list[Path]:
-    """Files that match a glob (``**`` crosses folders), sorted by name.
+    """Files that match a glob (``**`` crosses folders, ``~`` is home), sorted by name.
 
     Args:
         pattern: the glob.
@@ -38,7 +41,8 @@ def find_pictures(pattern: str, option: str) -> list[Path]:
     Raises:
         TrainingError: nothing matches.
     """
-    paths = sorted(Path(p) for p in glob.glob(pattern, recursive=True))  # noqa: PTH207
+    expanded = os.path.expanduser(pattern)  # noqa: PTH111 - a pattern, not a path
+    paths = sorted(Path(p) for p in glob.glob(expanded, recursive=True))  # noqa: PTH207
     paths = [p for p in paths if p.is_file()]
     if not paths:
         raise TrainingError(
@@ -47,35 +51,41 @@ def find_pictures(pattern: str, option: str) -> list[Path]:
     return paths
 
 
-def _read(path: Path, smallest: int) -> NDArray[np.uint8]:
+def open_centre(path: Path, largest_px: int) -> _Picture:
+    """The centre of a picture: sides multiples of 8 and at most ``largest_px``, [H, W, 3].
+
+    Raises:
+        TrainingError: unreadable, or smaller than 8 pixels.
+    """
+    picture = _read(path, STRIDE, "leave it out of the glob")
+    height, width = (min(side, largest_px) // STRIDE * STRIDE for side in picture.shape[:2])
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width].copy()
+
+
+def _read(path: Path, smallest_px: int, remedy: str) -> _Picture:
     try:
         picture = open_rgb(path)
     except CwicError as exc:
-        raise TrainingError(f"{exc} (or leave it out of the glob)") from exc
+        raise TrainingError(f"{exc}, or leave it out of the glob") from exc
     height, width = picture.shape[:2]
-    if min(height, width) < smallest:
+    if min(height, width) < smallest_px:
         raise TrainingError(
-            f"{path} is {width}x{height} pixels, smaller than the crop of {smallest}; "
-            "remove it or choose a smaller --crop"
+            f"{path} is {width}x{height} pixels, too small for {smallest_px}x{smallest_px}; "
+            f"{remedy}"
         )
     return picture
-
-
-def _shrunk(picture: NDArray[np.uint8], factor: float, smallest: int) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
-    factor = max(factor, smallest / min(height, width))
-    size = (max(smallest, round(width * factor)), max(smallest, round(height * factor)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
 class RandomCrops(Dataset[Tensor]):
     """Random crops with flips; half of them from a copy shrunk by 0.5 to 1.
 
-    Shrinking hides the compression artefacts of the source files. Pictures are decoded
-    once and kept when they fit into ``memory_bytes``, else read again for every crop.
+    Shrinking hides the compression artefacts of the source files. Every file is decoded
+    once at the start, which finds the unreadable ones. As many as fit into ``memory_bytes``
+    are kept, both sizes; a crop of another reads, and for the copy shrinks, its file again.
 
     Args:
-        paths: picture files; each is opened once to check it.
+        paths: picture files.
         crop: side of a crop in pixels, a multiple of 8.
         seed: every crop is a function of this and its sample number.
         memory_bytes: how much decoded pictures may take; None means half of the free memory.
@@ -87,35 +97,48 @@ class RandomCrops(Dataset[Tensor]):
     def __init__(
         self, paths: Sequence[Path], crop: int, seed: int, memory_bytes: int | None = None
     ) -> None:
-        if crop <= 0 or crop % STRIDE:
-            raise TrainingError(f"crop {crop} is not a positive multiple of {STRIDE}; use 128")
         self.paths, self.crop, self.seed = list(paths), crop, seed
-        self.budget = _free_memory() // 2 if memory_bytes is None else memory_bytes
-        self.kept: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None = self._load()
+        self.kept = self._load(_free_memory() // 2 if memory_bytes is None else memory_bytes)
 
-    def _load(self) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None:
-        kept: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None = []
-        used = 0
+    def _load(self, budget: int) -> dict[int, tuple[_Picture, _Picture]]:
+        """Check every file and keep the first ones, whole and shrunk."""
+        kept: dict[int, tuple[_Picture, _Picture]] = {}
+        used, full = 0, False
+
+        def load(index: int) -> tuple[_Picture, _Picture] | None:
+            picture = self._open(index)
+            return None if full else (picture, self._shrunk(picture, index))
+
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for pair in pool.map(self._pair, range(len(self.paths))):
-                used += sum(a.nbytes for a in pair)
-                if used > self.budget:
-                    kept = None
-                if kept is not None:
-                    kept.append(pair)
+            for index, pair in enumerate(pool.map(load, range(len(self.paths)))):
+                used += sum(picture.nbytes for picture in pair or ())
+                full = full or used > budget
+                if pair is not None and not full:
+                    kept[index] = pair
         return kept
 
-    def _pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        picture = _read(self.paths[index], self.crop)
-        factor = np.random.default_rng([self.seed, index]).uniform(_SMALLEST_SCALE, 1)
-        return picture, _shrunk(picture, float(factor), self.crop)
+    def _open(self, index: int) -> _Picture:
+        return _read(self.paths[index], self.crop, "remove it or choose a smaller --crop")
+
+    def _shrunk(self, picture: _Picture, index: int) -> _Picture:
+        """The one shrunk copy of picture ``index``, no side below the crop."""
+        height, width = picture.shape[:2]
+        factor = float(np.random.default_rng([self.seed, index]).uniform(_SMALLEST_SCALE, 1))
+        factor = max(factor, self.crop / min(height, width))
+        size = (max(self.crop, round(width * factor)), max(self.crop, round(height * factor)))
+        return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+    def _picture(self, index: int, shrunk: bool) -> _Picture:
+        if index in self.kept:
+            return self.kept[index][shrunk]
+        picture = self._open(index)
+        return self._shrunk(picture, index) if shrunk else picture
 
     def __getitem__(self, sample: int) -> Tensor:
         """Crop number ``sample`` (any non-negative integer), uint8 [3, crop, crop]."""
         rng = np.random.default_rng([self.seed, 1, sample])
         index = int(rng.integers(len(self.paths)))
-        pair = self._pair(index) if self.kept is None else self.kept[index]
-        picture = pair[int(rng.integers(2))]
+        picture = self._picture(index, shrunk=bool(rng.integers(2)))
         top, left = (int(rng.integers(side - self.crop + 1)) for side in picture.shape[:2])
         cut = picture[top : top + self.crop, left : left + self.crop]
         if rng.integers(2):
@@ -142,16 +165,10 @@ class CropSampler(Sampler[int]):
 
 
 class ValidationPictures(Dataset[Tensor]):
-    """Whole pictures, centre-cropped to multiples of 8 and at most ``largest`` a side."""
+    """Centres of whole pictures, all in memory: at most 0.8 MB each at 512 pixels a side."""
 
-    def __init__(self, paths: Sequence[Path], largest: int = 512) -> None:
-        self.pictures = [self._centre(_read(p, STRIDE), largest) for p in paths]
-
-    @staticmethod
-    def _centre(picture: NDArray[np.uint8], largest: int) -> NDArray[np.uint8]:
-        height, width = (min(side, largest) // STRIDE * STRIDE for side in picture.shape[:2])
-        top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-        return np.ascontiguousarray(picture[top : top + height, left : left + width])
+    def __init__(self, paths: Sequence[Path], largest_px: int = 512) -> None:
+        self.pictures = [open_centre(path, largest_px) for path in paths]
 
     def __len__(self) -> int:
         return len(self.pictures)

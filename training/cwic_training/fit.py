@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
@@ -18,11 +20,13 @@ from torch.utils.data import DataLoader
 from cwic.errors import CheckpointError, TrainingError
 from cwic_training.checkpoint import CheckpointWriter, check_resumable, load_checkpoint
 from cwic_training.data import CropSampler, RandomCrops, ValidationPictures, find_pictures
-from cwic_training.model import ModelConfig
+from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 from cwic_training.task import CodecTask
 
 __all__ = ["FitResult", "fit"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class FitResult:
 
 
 def fit(
-    config: ModelConfig,
+    config: ModelConfig | None,
     recipe: Recipe,
     *,
     train_glob: str,
@@ -51,8 +55,11 @@ def fit(
 ) -> FitResult:
     """Train ``config`` by ``recipe`` and write checkpoints and logs into ``folder``.
 
+    SIGINT or SIGTERM ends the run after the current step and saves its state; that is a
+    normal return with ``stopped`` set. A second SIGINT raises at once and saves nothing.
+
     Args:
-        config: shape of the network; ignored in favour of the checkpoint's by ``initial``.
+        config: shape of the network; None takes that of ``initial`` or ``resume``, else `nano`.
         recipe: hyperparameters.
         train_glob, valid_glob: photographs, see :func:`cwic_training.data.find_pictures`.
         folder: run folder; ``last.*`` and ``best.*`` in it are replaced.
@@ -65,50 +72,53 @@ def fit(
         progress: whether to draw a progress bar.
 
     Raises:
-        TrainingError: unusable pictures or options.
+        TrainingError: unusable pictures or options, or training diverged.
         CheckpointError: ``initial`` or ``resume`` cannot be used.
     """
-    crops = RandomCrops(
-        find_pictures(train_glob, "--train-glob"), recipe.crop, recipe.seed, memory_bytes
-    )
-    valid = ValidationPictures(find_pictures(valid_glob, "--valid-glob"))
+    if initial is not None and resume is not None:
+        raise TrainingError("a resumed run has its weights; leave out --init or --resume")
+    if workers < 0:
+        raise TrainingError(f"{workers} loader processes are not possible; use 0 or more")
+    train_paths = find_pictures(train_glob, "--train-glob")
+    valid_paths = find_pictures(valid_glob, "--valid-glob")
     pl.seed_everything(recipe.seed, verbose=False)
-    task = _task(config, recipe, initial)
-    if resume is not None:
-        check_resumable(resume)
-    stop = _StopOnSignal()
-    try:
-        trainer = _trainer(recipe, folder, accelerator, progress, [stop], save_minutes)
-    except (RuntimeError, ValueError) as exc:
-        raise TrainingError(f"{exc}; choose another --accelerator or --precision") from exc
-    train_loader = _CropLoader(crops, task, workers)
+    task = _task(config, recipe, initial, resume)
+    stop = _StopOnSignal(folder)
+    trainer = _trainer(recipe, folder, accelerator, progress, [stop], save_minutes)
+    crops = RandomCrops(train_paths, recipe.crop, recipe.seed, memory_bytes)
+    valid = ValidationPictures(valid_paths)
+    data = _Data(_CropLoader(crops, task, workers), DataLoader(valid, batch_size=1))
     with warnings.catch_warnings():
         # Few workers and one-picture validation batches are choices here, not oversights.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory.*")
         warnings.filterwarnings("ignore", ".*isinstance.*LeafSpec.*")
+        # The loader starts where the state stops, see CropSampler.
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
         try:
-            trainer.fit(
-                task,
-                datamodule=_Data(train_loader, DataLoader(valid, batch_size=1)),
-                ckpt_path=resume,
-                weights_only=True,
-            )
-        except (RuntimeError, KeyError) as exc:
-            if resume is None:
+            trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        except (KeyError, RuntimeError, TypeError, ValueError) as exc:
+            if resume is None or stop.training:
                 raise
             raise CheckpointError(
-                f"{resume} does not fit this model ({exc}); resume with the options it began with"
+                f"{resume} is damaged or of another release ({exc}); use another copy"
             ) from exc
-    return FitResult(trainer.global_step, stop.requested, folder)
+    steps = trainer.global_step
+    return FitResult(steps, stop.requested and steps < recipe.steps, folder)
 
 
-def _task(config: ModelConfig, recipe: Recipe, initial: Path | None) -> CodecTask:
-    if initial is None:
-        return CodecTask(config, recipe)
-    checkpoint = load_checkpoint(initial)
-    task = CodecTask(checkpoint.config, recipe)
-    task.network.load_state_dict(checkpoint.network().state_dict())
+def _task(
+    config: ModelConfig | None, recipe: Recipe, initial: Path | None, resume: Path | None
+) -> CodecTask:
+    if initial is not None:
+        start = load_checkpoint(initial)
+        task = CodecTask(start.config, recipe)
+        task.network.load_state_dict(start.network().state_dict())
+    elif resume is not None:
+        task = CodecTask(check_resumable(resume, recipe), recipe)
+    else:
+        return CodecTask(config or PRESETS["nano"], recipe)
+    if config not in (None, task.network.config):
+        raise CheckpointError(f"{initial or resume} holds another model; leave out --model")
     return task
 
 
@@ -124,22 +134,28 @@ def _trainer(
     callbacks = [*callbacks, CheckpointWriter(folder, save_minutes)]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10))
-    return pl.Trainer(
-        max_steps=recipe.steps,
-        max_epochs=-1,
-        accelerator=accelerator,
-        devices=1,
-        precision=recipe.precision,  # type: ignore[arg-type]
-        val_check_interval=min(recipe.validate_every, recipe.steps),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-        log_every_n_steps=50,
-        enable_checkpointing=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        callbacks=callbacks,
-    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return pl.Trainer(
+            max_steps=recipe.steps,
+            max_epochs=-1,
+            accelerator=accelerator,
+            devices=1,
+            precision=recipe.precision,  # type: ignore[arg-type]
+            val_check_interval=recipe.validate_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+            log_every_n_steps=min(50, recipe.steps),
+            enable_checkpointing=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            callbacks=callbacks,
+        )
+    except OSError as exc:
+        raise TrainingError(f"cannot write in {folder} ({exc}); choose another --out") from exc
+    except (ImportError, MisconfigurationException, RuntimeError, ValueError) as exc:
+        raise TrainingError(f"{exc}; choose another --accelerator or --precision") from exc
 
 
 class _CropLoader:
@@ -158,7 +174,15 @@ class _CropLoader:
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=self.task.device.type == "cuda",
+            worker_init_fn=_leave_signals_to_trainer,
         )
+
+
+def _leave_signals_to_trainer(worker: int) -> None:
+    """A terminal's Ctrl-C reaches loader processes too; they must outlive the last step."""
+    del worker
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Data(pl.LightningDataModule):
@@ -176,27 +200,37 @@ class _Data(pl.LightningDataModule):
 class _StopOnSignal(pl.Callback):
     """SIGINT or SIGTERM ends training after the current step; a second SIGINT at once.
 
-    Ending between two steps keeps the saved state exact: no half-applied update.
+    Ending between two steps keeps the saved state exact: no half-applied update. It ends
+    without the validation that Lightning would do first: who sends SIGTERM waits for
+    seconds only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.requested = False
-        self.previous: dict[int, Any] = {}
+        self.training = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._handle)
+        self.training = True
+        # Instead of Lightning's own handlers, which would raise; it restores the first ones.
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise TrainingError(
+                f"interrupted within a step; go on from the last saved one, {self.folder}/last.ckpt"
+            )
         self.requested = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.requested:
-            trainer.should_stop = True
+        self._stop_if_requested(trainer)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-        self.previous.clear()
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._stop_if_requested(trainer)
+
+    def _stop_if_requested(self, trainer: pl.Trainer) -> None:
+        if self.requested:
+            trainer.limit_val_batches = 0
+            trainer.should_stop = True

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from cwic_training.model import STRIDE
 
-__all__ = ["PIXELS_PER_CODE", "code_bpp", "fixed_rate_loss", "level_bpp", "mse255", "variable_rate_loss"]
+__all__ = [
+    "PIXELS_PER_CODE",
+    "code_bpp",
+    "fixed_rate_loss",
+    "level_bpp",
+    "mse255",
+    "variable_rate_loss",
+]
 
 PIXELS_PER_CODE = STRIDE * STRIDE
 

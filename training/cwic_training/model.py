@@ -53,7 +53,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.arch not in ("base", "nano"):
             raise CheckpointError(f"unknown architecture {self.arch!r}; use 'base' or 'nano'")
-        if not 1 <= self.levels <= 255 or self.n % 8 or self.n % self.levels:
+        sizes = (self.n, self.levels, self.width, self.hidden)
+        counts = (self.encoder_blocks, self.decoder_blocks)
+        if not all(isinstance(v, int) for v in sizes + counts) or min(*sizes, *counts) < 0:
+            raise CheckpointError("the model's sizes are no whole numbers; use a preset's")
+        if not 1 <= self.levels <= 255 or self.n < 8 or self.n % 8 or self.n % self.levels:
             raise CheckpointError(
                 f"n={self.n}, levels={self.levels}: n must be a multiple of 8 and of levels, "
                 "and levels 1..255; choose for example n=128 and levels=16"

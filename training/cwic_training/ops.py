@@ -5,7 +5,7 @@ their true gradient is zero almost everywhere. Each is differentiated as if it w
 smooth function beside it, its *surrogate* (Li et al. 2018, sections 3.2 and 3.3)::
 
     binarize          x > 0                     surrogate  clip((x + 1) / 2, 0, 1)
-    importance_mask   k < level(p) * n / L      surrogate  sigmoid((n * clip(s p, 0, 1) - k - 1/2) / w)
+    importance_mask   k < level(s p) * n / L    surrogate  sigmoid((n clip(s p, 0, 1) - k - .5) / w)
 
 The paper's mask surrogate is a box three levels wide and L high, whose sum over k is
 three times the slope of the number of codes; the sigmoid's sum is that slope itself.
@@ -61,8 +61,8 @@ def _channel_index(p: Tensor, n: int) -> Tensor:
 
 def importance_mask_decomposed(p: Tensor, scale: Tensor, levels: int, n: int) -> Tensor:
     """:func:`importance_mask` in plain ATen operations."""
-    kept = importance_levels(p, scale, levels) * (n / levels)
-    return (_channel_index(p, n) < kept).to(p.dtype)
+    kept = importance_levels(p, scale, levels).float() * (n / levels)
+    return (_channel_index(kept, n) < kept).to(p.dtype)
 
 
 def importance_mask_surrogate(p: Tensor, scale: Tensor, levels: int, n: int) -> Tensor:
@@ -98,7 +98,7 @@ def importance_mask(p: Tensor, scale: Tensor, levels: int, n: int) -> Tensor:
     Returns:
         Zeros and ones, [N, n, H, W], dtype of ``p``.
     """
-    return importance_mask_decomposed(p, scale, levels, n)
+    return importance_mask_decomposed(p, scale, levels, n).contiguous()
 
 
 @binarize.register_fake
@@ -115,7 +115,7 @@ def _binarize_setup(ctx: torch.autograd.function.FunctionCtx, inputs, output) ->
     ctx.save_for_backward(inputs[0])
 
 
-def _binarize_backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def _binarize_backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
     (x,) = ctx.saved_tensors
     return grad * 0.5 * (x.abs() <= 1)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cwic_training.layers import Conv2d
 
@@ -27,7 +27,7 @@ class MuonAdam(torch.optim.Optimizer):
     """Two optimisers behind one interface, so that a trainer counts one step.
 
     ``param_groups`` holds Muon's group first, then Adam's; both share their dictionaries
-    with the inner optimisers, so a scheduler's change of ``lr`` reaches them.
+    with the inner optimisers, so a change of ``lr`` reaches them.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class MuonAdam(torch.optim.Optimizer):
     def _share_groups(self) -> None:
         self.param_groups = [*self._muon.param_groups, *self._adam.param_groups]
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._muon.step()
+        self._muon.step()  # type: ignore[no-untyped-call]
         self._adam.step()
         return loss
 
@@ -62,11 +62,6 @@ class MuonAdam(torch.optim.Optimizer):
         self._muon.load_state_dict(state_dict["muon"])
         self._adam.load_state_dict(state_dict["adam"])
         self._share_groups()
-
-    def gradient_norm(self) -> Tensor:
-        """Euclidean norm of all gradients, for logging."""
-        grads = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
-        return torch.stack([g.norm() for g in grads]).norm()
 
 
 def warmup_stable_decay(steps: int, cooldown: float, warmup: int = 100) -> Callable[[int], float]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cwic.errors import TrainingError
+from cwic_training.model import STRIDE
 
 __all__ = ["Recipe"]
 
@@ -19,12 +20,12 @@ class Recipe:
         steps: total optimiser steps; a resumed run goes on to this number.
         cooldown: last fraction of the steps over which learning rates fall to zero.
         batch: crops per step.
-        crop: side of a crop in pixels.
+        crop: side of a crop in pixels, a multiple of 8.
         rate_weight: weight of the rate term; with ``rate_bpp`` the weight of the hinge.
         rate_bpp: None for variable rate, else the paper's fixed target r in bits per pixel.
         scale_min, scale_max: range of the rate factor s, drawn log-uniformly.
         muon_lr, adam_lr: learning rates of weight matrices and of the rest.
-        seed: of initial weights, crops and rate factors.
+        seed: of initial weights, crops and rate factors; 0 to 2**32 - 1.
         precision: ``"bf16-mixed"`` or ``"32-true"``.
         validate_every: steps between validations.
     """
@@ -45,14 +46,22 @@ class Recipe:
     validate_every: int = 1000
 
     def __post_init__(self) -> None:
+        if self.stage not in ("main", "importance"):
+            raise TrainingError(f"unknown stage {self.stage!r}; use 'main' or 'importance'")
         if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
             raise TrainingError("steps, batch and validation interval must be at least 1")
+        if self.crop <= 0 or self.crop % STRIDE:
+            raise TrainingError(f"crop {self.crop} is not a positive multiple of {STRIDE}; use 128")
+        if not 0 <= self.seed < 1 << 32:
+            raise TrainingError(f"seed {self.seed} is outside 0..2^32-1; use for example 0")
         if not 0 <= self.cooldown <= 1:
             raise TrainingError(f"cooldown {self.cooldown} is outside 0..1; use for example 0.3")
         if self.rate_bpp is not None and self.rate_bpp <= 0:
             raise TrainingError(f"rate {self.rate_bpp} bpp is not positive; use for example 0.5")
         if not 0 < self.scale_min <= self.scale_max:
             raise TrainingError("scales must satisfy 0 < scale_min <= scale_max")
+        if min(self.muon_lr, self.adam_lr, self.rate_weight) < 0:
+            raise TrainingError("learning rates and the rate weight must not be negative")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

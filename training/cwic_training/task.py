@@ -24,27 +24,40 @@ VALIDATION_SCALES = (0.1, 0.25, 0.6, 1.5)
 class CodecTask(pl.LightningModule):
     """Training of one network by one recipe.
 
-    Everything random in a step is a function of (seed, step), so that a resumed run
-    continues exactly.
+    Rates and everything random in a step are functions of (recipe, step), so that a resumed
+    run continues exactly, and a prolonged one by the schedule of its new length.
     """
 
     def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
         super().__init__()
-        self.network = CodecNetwork(config).to(memory_format=torch.channels_last)
+        self.network = CodecNetwork(config)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recipe = recipe
+        self.rate_factor = warmup_stable_decay(recipe.steps, recipe.cooldown)
         self.steps_done = 0
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> MuonAdam:
         matrices, others = split_parameters(self.network)
-        r = self.recipe
-        optimizer = MuonAdam(matrices, others, muon_lr=r.muon_lr, adam_lr=r.adam_lr)
-        factor = warmup_stable_decay(r.steps, r.cooldown)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        return MuonAdam(matrices, others, self.recipe.muon_lr, self.recipe.adam_lr)
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        factor = self.rate_factor(self.trainer.global_step)
+        rates = (self.recipe.muon_lr, self.recipe.adam_lr)
+        groups = self.trainer.optimizers[0].param_groups
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        if self.trainer.global_step >= self.recipe.steps:
+            # Lightning validates before it stops when asked to: the final weights count too.
+            self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        config = self.network.config.to_dict()
-        checkpoint["cwic"] = {"steps": self.trainer.global_step, "config": config}
+        checkpoint["cwic"] = {
+            "steps": self.trainer.global_step,
+            "config": self.network.config.to_dict(),
+            "recipe": self.recipe.to_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.steps_done = int(checkpoint["cwic"]["steps"])
@@ -99,6 +112,7 @@ class CodecTask(pl.LightningModule):
         self.log("psnr", psnr, prog_bar=True)
         self.log("bpp", codes.detach().mean(), prog_bar=True)
         self.log("loss", loss.detach())
+        self._log_step(self.trainer.global_step + 1)
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -110,7 +124,9 @@ class CodecTask(pl.LightningModule):
         scales: tuple[float, ...] = VALIDATION_SCALES if several else (1.0,)
         total = torch.zeros((), device=self.device)
         for value in scales:
-            scale = None if self.recipe.stage == "main" else torch.full((1,), value, device=p.device)
+            scale = (
+                None if self.recipe.stage == "main" else torch.full((1,), value, device=p.device)
+            )
             mask = (
                 torch.ones_like(signs)
                 if scale is None
@@ -125,6 +141,11 @@ class CodecTask(pl.LightningModule):
             if batch_idx == 0 and value == scales[len(scales) // 2]:
                 self._log_pictures(x[0], y[0].clamp(0, 1), p[0])
         self.log("val/loss", total / len(scales), prog_bar=True)
+        self._log_step(self.trainer.global_step)
+
+    def _log_step(self, done: int) -> None:
+        """Where curves are drawn; Lightning's own count drifts when a run is resumed."""
+        self.log("step", float(done))
 
     def _log_pictures(self, x: Tensor, y: Tensor, p: Tensor) -> None:
         writer = getattr(self.logger, "experiment", None)

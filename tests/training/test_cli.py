@@ -1,0 +1,198 @@
+"""``cwic train``: options reach the library, results are printed, errors pass through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from cwic.errors import CheckpointError, CwicError, TrainingError
+from cwic_training import cli
+from cwic_training.checkpoint import load_checkpoint
+from cwic_training.fit import FitResult
+from cwic_training.model import PRESETS
+from cwic_training.recipe import Recipe
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.train, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command passes to :func:`fit`, which does nothing here."""
+    seen: dict[str, Any] = {}
+
+    def fit(config: Any, recipe: Recipe, **options: Any) -> FitResult:
+        seen.update(options, config=config, recipe=recipe)
+        return FitResult(recipe.steps, False, options["folder"])
+
+    monkeypatch.setattr(cli, "fit", fit)
+    return seen
+
+
+GLOBS = ("--train-glob", "t/*", "--valid-glob", "v/*", "-o", "run")
+
+
+def test_options_default_to_the_recipe(passed: dict[str, Any]) -> None:
+    assert invoke("importance", *GLOBS).exit_code == 0
+    assert passed["recipe"] == Recipe()
+    assert passed == passed | {
+        "config": None,
+        "train_glob": "t/*",
+        "valid_glob": "v/*",
+        "folder": Path("run"),
+        "initial": None,
+        "resume": None,
+        "workers": 0,
+        "memory_bytes": None,
+        "save_minutes": 5.0,
+        "accelerator": "auto",
+        "progress": True,
+    }
+    assert invoke("main", *GLOBS).exit_code == 0
+    assert passed["recipe"] == Recipe(stage="main")
+
+
+def test_every_option_arrives(passed: dict[str, Any]) -> None:
+    result = invoke(
+        *("importance", "--train_glob", "a", "--valid_glob", "b", "--out", "c"),
+        *("--model", "base", "--init", "i", "--resume", "r", "--steps", 11, "--cooldown", 0.5),
+        *("--batch", 3, "--crop", 64, "--muon-lr", 0.1, "--adam-lr", 0.2, "--seed", 4),
+        *("--precision", "32-true", "--validate-every", 6, "--save-minutes", 0.5),
+        *("--workers", 2, "--memory-gb", 1.5, "--accelerator", "cpu", "--no-progress"),
+        *("--rate-weight", 7, "--rate-bpp", 0.4, "--scale-min", 0.2, "--scale-max", 0.9),
+    )
+    assert result.exit_code == 0, result.output
+    assert passed == {
+        "config": PRESETS["base"],
+        "recipe": Recipe(
+            stage="importance",
+            steps=11,
+            cooldown=0.5,
+            batch=3,
+            crop=64,
+            rate_weight=7.0,
+            rate_bpp=0.4,
+            scale_min=0.2,
+            scale_max=0.9,
+            muon_lr=0.1,
+            adam_lr=0.2,
+            seed=4,
+            precision="32-true",
+            validate_every=6,
+        ),
+        "train_glob": "a",
+        "valid_glob": "b",
+        "folder": Path("c"),
+        "initial": Path("i"),
+        "resume": Path("r"),
+        "workers": 2,
+        "memory_bytes": 1_500_000_000,
+        "save_minutes": 0.5,
+        "accelerator": "cpu",
+        "progress": False,
+    }
+
+
+@pytest.mark.parametrize("stage", ["main", "importance", "entropy"])
+@pytest.mark.parametrize("missing", ["--train-glob", "--valid-glob", "-o"])
+def test_globs_and_output_are_required(passed: dict[str, Any], stage: str, missing: str) -> None:
+    arguments = list(GLOBS)
+    at = arguments.index(missing)
+    del arguments[at : at + 2]
+    result = invoke(stage, *(["x.safetensors"] if stage == "entropy" else []), *arguments)
+    assert result.exit_code == 2
+    assert f"Missing option '{missing}'" in result.output
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--model", "large"), ("--steps", "many"), ("--seed", "-1"), ("--precision", "64-true")],
+)
+def test_a_wrong_value_is_wrong_usage(passed: dict[str, Any], option: tuple[str, str]) -> None:
+    assert invoke("main", *GLOBS, *option).exit_code == 2
+    assert not passed
+
+
+def test_the_hinge_is_of_the_importance_stage(passed: dict[str, Any]) -> None:
+    assert invoke("main", *GLOBS, "--rate-bpp", 0.5).exit_code == 2
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_result_is_one_line(monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
+    monkeypatch.setattr(cli, "fit", lambda *_, **__: FitResult(9, stopped, Path("run")))
+    result = invoke("main", *GLOBS)
+    assert result.exit_code == 0
+    assert result.output == (
+        "stopped after step 9; go on with --resume run/last.ckpt\n"
+        if stopped
+        else "9 steps done; weights in run/best.safetensors\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (["main", *GLOBS], TrainingError),
+        (["main", *GLOBS, "--crop", 20], TrainingError),
+        (["importance", *GLOBS, "--init", "none"], TrainingError),
+        (["entropy", "none.safetensors", *GLOBS], CheckpointError),
+    ],
+)
+def test_errors_are_the_librarys(arguments: list[object], kind: type[CwicError]) -> None:
+    """The command ``cwic`` prints them; nothing here swallows or wraps one."""
+    assert type(invoke(*arguments).exception) is kind
+
+
+def test_all_stages_one_after_the_other(
+    tmp_path: Path, photos: Any, train: Callable[..., FitResult]
+) -> None:
+    """Main, then importance from its weights, then the entropy model, as a user would."""
+    train(tmp_path / "m", stage="main", steps=2)
+    shared = ["--train-glob", photos.train, "--valid-glob", photos.valid]
+    small = ["--steps", 2, "--batch", 2, "--crop", 32, "--accelerator", "cpu", "--no-progress"]
+    initial = tmp_path / "m" / "last.safetensors"
+    result = invoke("importance", *shared, *small, "-o", tmp_path / "i", "--init", initial)
+    assert result.exit_code == 0, result.output
+    best = tmp_path / "i" / "best.safetensors"
+    assert result.output.endswith(f"2 steps done; weights in {best}\n")
+
+    release = tmp_path / "release" / "model.safetensors"
+    outputs = []
+    for seed in ("0", "0", "1"):
+        result = invoke("entropy", best, *shared, "-o", release, "--seed", seed)
+        assert result.exit_code == 0, result.output
+        outputs.append(load_checkpoint(release).entropy["codes.p1"])
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+    codes, levels, where = result.output.splitlines()
+    loaded = load_checkpoint(release)
+    report = loaded.training["entropy"]
+    assert codes == (
+        f"codes: {report['bits_per_code']:.4f} bits per code, {report['codes_bpp']:.4f} bpp"
+    )
+    assert levels == (
+        f"levels: {report['bits_per_level']:.4f} bits per level, {report['levels_bpp']:.4f} bpp"
+    )
+    assert where == f"weights and tables in {release}"
+    wanted = load_checkpoint(best).rounded_to_half().tensors
+    assert all(torch.equal(loaded.tensors[k], wanted[k]) for k in wanted)
+    assert set(loaded.entropy) == {"levels.frequencies", "codes.neighbours", "codes.p1"}
+
+
+def test_main_weights_have_no_importance_to_code(
+    tmp_path: Path, photos: Any, train: Callable[..., FitResult]
+) -> None:
+    train(tmp_path, stage="main", steps=1)
+    result = invoke(
+        *("entropy", tmp_path / "last.safetensors", "-o", tmp_path / "out.safetensors"),
+        *("--train-glob", photos.train, "--valid-glob", photos.valid),
+    )
+    assert isinstance(result.exception, CheckpointError)
+    assert "cwic train importance" in str(result.exception)
+    assert not (tmp_path / "out.safetensors").exists()

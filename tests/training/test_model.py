@@ -1,0 +1,229 @@
+"""The networks: shapes, sizes against a count by hand, folding, and what the mask does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cwic.errors import CheckpointError
+from cwic_training.layers import Conv2d, MixBlock, ResidualBlock
+from cwic_training.model import PRESETS, STRIDE, CodecNetwork, ModelConfig
+
+CONFIGS = {
+    "tiny": ModelConfig(n=16, levels=8, width=32, hidden=32, encoder_blocks=1, decoder_blocks=1),
+    "nano": PRESETS["nano"],
+    "base": PRESETS["base"],
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def any_network(request: pytest.FixtureRequest) -> CodecNetwork:
+    torch.manual_seed(0)
+    return CodecNetwork(CONFIGS[request.param])
+
+
+@pytest.fixture(scope="module")
+def picture(photo: NDArray[np.uint8]) -> Tensor:
+    """Two details of a photograph, float [2, 3, 64, 96]."""
+    cuts = np.stack([photo[200:264, 300:396], photo[100:164, 100:196]])
+    return torch.from_numpy(cuts).permute(0, 3, 1, 2).float() / 255
+
+
+def disturb(network: CodecNetwork) -> None:
+    """Random weights everywhere: no block is an identity, no bias zero."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data.add_(noise, alpha=0.3 / max(1, parameter[0].numel()) ** 0.5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 16), (24, 56)])
+def test_shapes(any_network: CodecNetwork, size: tuple[int, int]) -> None:
+    config = any_network.config
+    x = torch.rand(2, 3, *size)
+    h, w = size[0] // STRIDE, size[1] // STRIDE
+    with torch.no_grad():
+        e, p = any_network.eval().encode(x)
+        y, mask, p_again = any_network(x, torch.ones(2))
+    assert e.shape == mask.shape == (2, config.n, h, w)
+    assert p.shape == p_again.shape == (2, 1, h, w)
+    assert y.shape == x.shape
+    assert 0 < p.min() < p.max() < 1 or size == (8, 8)
+
+
+@pytest.mark.parametrize("name", ["tiny", "nano"])
+def test_nano_has_the_parameters_of_its_description(name: str) -> None:
+    c = CONFIGS[name]
+    block = (9 * c.width + c.width) + (c.width + 1) * c.hidden + (c.hidden + 1) * c.width
+    pixels = 3 * STRIDE**2
+    trunk = (pixels + 1) * c.width + c.encoder_blocks * block
+    projection = (c.width + 1) * c.n
+    head = (9 * c.width + 1) * 64 + (9 * 64 + 1) * 64 + (64 + 1)
+    synthesis = (c.n + 1) * c.width + c.decoder_blocks * block + (c.width + 1) * pixels
+    network = CodecNetwork(c)
+    parts = (network.trunk, network.projection, network.importance, network.synthesis)
+    counted = [sum(p.numel() for p in part.parameters()) for part in parts]
+    assert counted == [trunk, projection, head, synthesis]
+    assert sum(p.numel() for p in network.parameters()) == sum(counted)
+
+
+def test_base_has_the_parameters_of_its_description() -> None:
+    def conv(c_in: int, c_out: int, k: int) -> int:
+        return (c_in * k * k + 1) * c_out
+
+    network = CodecNetwork(PRESETS["base"])
+    n = network.config.n
+    wide, narrow = 2 * conv(256, 256, 3), 2 * conv(128, 128, 3)
+    assert sum(p.numel() for p in network.trunk.parameters()) == (
+        conv(3, 128, 8) + narrow + conv(128, 256, 4) + 2 * wide
+    )
+    assert sum(p.numel() for p in network.projection.parameters()) == conv(256, n, 1)
+    assert sum(p.numel() for p in network.importance.parameters()) == (
+        conv(256, 128, 3) + conv(128, 128, 3) + conv(128, 1, 1)
+    )
+    assert sum(p.numel() for p in network.synthesis.parameters()) == (
+        conv(n, 256, 1) + 2 * wide + conv(256, 512, 3) + narrow + conv(128, 512, 3) + conv(32, 3, 3)
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_decoder_mirrors_the_encoder(name: str) -> None:
+    network = CodecNetwork(CONFIGS[name])
+    counts = [
+        [sum(isinstance(m, kind) for m in part.modules()) for kind in (MixBlock, ResidualBlock)]
+        for part in (network.trunk, network.synthesis)
+    ]
+    assert counts[0] == counts[1]
+    assert sum(counts[0]) == {"tiny": 1, "nano": 4, "base": 3}[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "encode", "decode"), [("nano", 28.9, 26.0), ("base", 72.5, 112.0)]
+)
+def test_cost_in_thousand_multiplications_a_pixel(name: str, encode: float, decode: float) -> None:
+    network = CodecNetwork(CONFIGS[name]).eval()
+    x = torch.zeros(1, 3, 64, 64)
+    costs = []
+    with torch.no_grad():
+        for run in (lambda: network.encode(x), lambda: network.decode(torch.zeros(1, 128, 8, 8))):
+            with FlopCounterMode(display=False) as counter:
+                run()
+            costs.append(counter.get_total_flops() / 2 / 64**2 / 1000)
+    assert costs == pytest.approx([encode, decode], abs=0.1)
+
+
+def test_folding_the_normalisation_changes_nothing(
+    any_network: CodecNetwork, picture: Tensor
+) -> None:
+    disturb(any_network)
+    with torch.no_grad():
+        any_network.train()
+        for _ in range(3):
+            any_network.encode(picture)
+        any_network.eval()
+        e, p = any_network.encode(picture)
+        folded, p_folded = any_network.encode_folded(picture)
+    statistics = any_network.normalise
+    assert statistics.running_mean is not None
+    assert statistics.running_mean.abs().max() > 1e-3  # else there would be nothing to fold
+    torch.testing.assert_close(folded, e, rtol=1e-4, atol=1e-4)
+    assert torch.equal(p, p_folded)
+    weight, bias = any_network.folded_projection()
+    assert weight.shape == (any_network.config.n, any_network.projection.weight.shape[1], 1, 1)
+    assert bias.shape == (any_network.config.n,)
+
+
+def test_codes_start_balanced(network: CodecNetwork, picture: Tensor) -> None:
+    e, _ = network.train().encode(picture)
+    torch.testing.assert_close(e.mean((0, 2, 3)), torch.zeros(16), rtol=0, atol=1e-5)
+    ones = (e > 0).float().mean((0, 2, 3))
+    assert 0.2 < ones.min() < ones.max() < 0.8
+
+
+def test_a_masked_code_is_zero_for_the_decoder(network: CodecNetwork, picture: Tensor) -> None:
+    disturb(network)
+    network.eval()
+    with torch.no_grad():
+        y, mask, _ = network(picture, torch.full((2,), 1e-6))
+        nothing = network.decode(torch.zeros(2, 16, 8, 12))
+        assert not mask.any()
+        assert torch.equal(y, nothing)
+        y, mask, p = network(picture, torch.full((2,), 1e6))
+        kept_all, ones, _ = network(picture, None)
+    assert mask.all()
+    assert ones.all()
+    assert p.min() > 0
+    assert torch.equal(y, kept_all)
+    assert not torch.equal(y, nothing)
+
+
+def test_every_parameter_learns(network: CodecNetwork, picture: Tensor) -> None:
+    disturb(network)
+    y, _, p = network(picture, torch.full((2,), 0.7))
+    ((y - picture).square().mean() + p.mean()).backward()
+    idle = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    # A constant before the normalisation is subtracted again.
+    assert set(idle) <= {"projection.bias"}
+
+
+def test_autocast_keeps_codes_and_importance_in_float32(
+    network: CodecNetwork, picture: Tensor
+) -> None:
+    with torch.no_grad():
+        wanted, _, _ = network.eval()(picture, None)
+        with torch.autocast("cpu", torch.bfloat16):
+            e, p = network.encode(picture)
+            y, mask, _ = network(picture, torch.ones(2))
+            got, _, _ = network(picture, None)
+    assert {t.dtype for t in (e, p, y, mask, got)} == {torch.float32}
+    assert (got - wanted).abs().mean() < 0.05
+
+
+def test_weights_are_matrices_for_muon(any_network: CodecNetwork) -> None:
+    convolutions = [m for m in any_network.modules() if isinstance(m, Conv2d)]
+    assert convolutions
+    assert all(m.weight.ndim == 2 and m.bias.ndim == 1 for m in convolutions)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_survives_its_record(name: str) -> None:
+    assert ModelConfig.from_dict(CONFIGS[name].to_dict()) == CONFIGS[name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arch": "large"},
+        {"n": 12},
+        {"n": 0},
+        {"n": -8, "levels": 1},
+        {"n": 24, "levels": 16},
+        {"levels": 0},
+        {"levels": 256, "n": 256},
+        {"n": 128.0},
+        {"width": "256"},
+        {"hidden": -1},
+        {"encoder_blocks": 2.5},
+    ],
+)
+def test_an_impossible_configuration_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="use|choose") as caught:
+        replace(PRESETS["nano"], **change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [{"depth": 3}, ["nano"], None, {1: 2}])
+def test_a_foreign_record_is_refused(values: Any) -> None:
+    with pytest.raises(CheckpointError, match="use a checkpoint of this release"):
+        ModelConfig.from_dict(values)

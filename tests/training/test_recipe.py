@@ -1,0 +1,43 @@
+"""Recipes: what cannot be trained is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cwic.errors import TrainingError
+from cwic_training.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stage": "entropy"},
+        {"steps": 0},
+        {"batch": 0},
+        {"validate_every": 0},
+        {"crop": 0},
+        {"crop": -8},
+        {"crop": 60},
+        {"seed": -1},
+        {"seed": 1 << 32},
+        {"cooldown": -0.1},
+        {"cooldown": 1.1},
+        {"rate_bpp": 0.0},
+        {"scale_min": 0.0},
+        {"scale_min": 2.0, "scale_max": 1.0},
+        {"muon_lr": -0.1},
+        {"adam_lr": -0.1},
+        {"rate_weight": -1.0},
+    ],
+)
+def test_an_impossible_recipe_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError) as caught:
+        Recipe(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_survives_its_record() -> None:
+    recipe = Recipe(stage="main", steps=7, rate_bpp=0.5)
+    assert Recipe(**recipe.to_dict()) == recipe

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -211,6 +212,8 @@ def _save(picture: Image.Image, temporary: Path, target: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script: turns errors into one line and an exit status."""
+    # Pictures beyond Pillow's limit are refused with an error of ours; its warning adds nothing.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         cli.main(
             args=None if arguments is None else list(arguments),

@@ -16,7 +16,6 @@ EXIF orientation is applied to the pixels. Other metadata is not carried.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,21 +40,27 @@ def open_rgb(path: str | Path) -> NDArray[np.uint8]:
         ImageError: missing, unreadable, animated, too large for Pillow or of mode F.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return as_rgb(picture, name=str(path))
+        with Image.open(path) as picture:
+            _check_pixels(picture)
+            return as_rgb(picture, name=str(path))
     except FileNotFoundError as exc:
         raise ImageError(f"{path} does not exist; check the path") from exc
     except UnidentifiedImageError as exc:
         raise ImageError(f"{path} is not a picture that Pillow can read; convert it first") from exc
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+    except Image.DecompressionBombError as exc:
         raise ImageError(
             f"{path} has more pixels than Pillow allows; raise PIL.Image.MAX_IMAGE_PIXELS "
             "if you trust the file"
         ) from exc
     except (OSError, SyntaxError, ValueError, EOFError) as exc:
         raise ImageError(f"{path} cannot be read ({exc}); the file may be damaged") from exc
+
+
+def _check_pixels(picture: Image.Image) -> None:
+    """Refuse what Pillow only warns of: turning warnings into errors is not thread-safe."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and picture.width * picture.height > limit:
+        raise Image.DecompressionBombError(f"more than {limit} pixels")
 
 
 def as_rgb(image: ImageLike, name: str = "the picture") -> NDArray[np.uint8]:

@@ -192,8 +192,9 @@ def test_the_progress_bar_shows_psnr_and_rate(
 # Resume
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("steps", [4, 6])
+@pytest.mark.parametrize(
+    ("precision", "steps"), [("32-true", 4), ("32-true", 6), ("bf16-mixed", 4)]
+)
 def test_a_prolonged_run_is_one_long_run(
     tmp_path: Path, train: Train, precision: str, steps: int
 ) -> None:
@@ -222,8 +223,10 @@ def test_a_prolonged_run_follows_its_new_schedule(tmp_path: Path, train: Train) 
     assert rates == [pytest.approx([0.005 * 5 / 100, 0.002 * 5 / 100])]
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 7])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [(1, signal.SIGINT), (3, signal.SIGTERM), (4, signal.SIGINT), (7, signal.SIGTERM)],
+)
 def test_a_stopped_run_continues_exactly(
     tmp_path: Path,
     train: Train,
@@ -514,7 +517,7 @@ def test_a_signal_ends_the_command_with_a_state(
     """To the whole group, as a terminal sends it: loader processes must not fail first."""
     process = start("--workers", "1")
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0
     state = tmp_path / "run" / "last.ckpt"
     assert re.fullmatch(rf"stopped after step \d+; go on with --resume {state}\n", out)
@@ -528,7 +531,7 @@ def test_a_killed_command_leaves_its_last_saved_state(
 ) -> None:
     process = start()
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     continues_exactly(tmp_path, train, tmp_path / "run" / "last.ckpt")
     assert load_checkpoint(tmp_path / "run" / "last.safetensors").training["steps"] > 0

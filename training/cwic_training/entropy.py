@@ -26,7 +26,7 @@ from cwic_training.model import STRIDE, CodecNetwork, ModelConfig
 
 __all__ = ["EntropyReport", "fit_entropy_model"]
 
-_SCALES = (0.06, 2.0)
+_SCALES = (0.06, 1.5)
 _GOLDEN = 0.618034
 _CONTEXT_BITS = 12
 _CANDIDATES = 28

@@ -20,7 +20,7 @@ $(READY): pyproject.toml runtime/cwic/_rans.c scripts/setup
 
 demo: $(READY)
 	$(BIN)/cwic export $(CHECKPOINT) -o $(OUT)/bundle
-	$(BIN)/cwic validate $(OUT)/bundle --reference $(CHECKPOINT) --images 'assets/*.png'
+	$(BIN)/cwic validate $(OUT)/bundle --reference $(CHECKPOINT) --images 'assets/kodim*.png'
 	$(BIN)/python -m benchmarks.demo assets/kodim03.png assets/kodim23.png -o $(OUT) \
 	  --model $(OUT)/bundle
 

@@ -25,8 +25,9 @@ SHORT = {
 
 def commands(page: str) -> list[str]:
     """Shell lines of the unmarked code blocks, continued lines joined, comments removed."""
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.S | re.M)
+    unmarked = [content for language, content in blocks if not language]
+    lines = "\n".join(unmarked).replace("\\\n", " ").splitlines()
     return [line.partition("#")[0].strip() for line in lines]
 
 

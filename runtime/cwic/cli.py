@@ -6,10 +6,11 @@ on stderr and exit status 1 (2 for wrong usage of the command line).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -17,8 +18,8 @@ import click
 from PIL import Image
 
 from cwic import __version__, codec, container
-from cwic.backends.base import BACKENDS
-from cwic.errors import BackendError, CwicError, UsageError
+from cwic.backends import BACKENDS
+from cwic.errors import BackendError, CwicError, StreamError, UsageError
 from cwic.files import replacing, write_bytes
 from cwic.image import open_rgb
 
@@ -147,7 +148,8 @@ def decode(
     coder = codec.load(model, backend)
     # Beside photo.cwic may lie the photo.png that it was made from.
     for source, target in _targets(inputs, output, ".png", ".restored.png"):
-        picture = coder.decode(_read(source), max_pixels=max_pixels)
+        with _named(source):
+            picture = coder.decode(_read(source), max_pixels=max_pixels)
         with replacing(target) as temporary:
             _save(picture, temporary, target)
         click.echo(f"{target}: {picture.width}x{picture.height}")
@@ -159,7 +161,8 @@ def info(inputs: tuple[Path, ...]) -> None:
     """Say what .cwic files hold; no model is needed."""
     for source in inputs:
         data = _read(source)
-        stream = container.Stream.from_bytes(data, max_pixels=container.MAX_SIDE_PX**2)
+        with _named(source):
+            stream = container.Stream.from_bytes(data, max_pixels=container.MAX_SIDE_PX**2)
         header = stream.header
         bpp = 8 * len(data) / (header.width_px * header.height_px)
         click.echo(
@@ -189,6 +192,15 @@ def _targets(
     if len(set(targets)) < len(targets) or {s.resolve() for s in inputs} & set(targets):
         raise UsageError("two files would be written to one place; choose another --output")
     return pairs
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with its stream."""
+    try:
+        yield
+    except StreamError as exc:
+        raise type(exc)(f"{path}: {exc}") from exc
 
 
 def _read(path: Path) -> bytes:

@@ -45,6 +45,8 @@ def open_rgb(path: str | Path) -> NDArray[np.uint8]:
             return as_rgb(picture, name=str(path))
     except FileNotFoundError as exc:
         raise ImageError(f"{path} does not exist; check the path") from exc
+    except IsADirectoryError as exc:
+        raise ImageError(f"{path} is a folder; name a picture in it") from exc
     except UnidentifiedImageError as exc:
         raise ImageError(f"{path} is not a picture that Pillow can read; convert it first") from exc
     except Image.DecompressionBombError as exc:

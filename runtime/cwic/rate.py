@@ -96,7 +96,7 @@ def _next_scale(
     low: tuple[float, float] | None, high: tuple[float, float] | None, budget_bytes: int
 ) -> float:
     """Where to look next, given (scale, size) of the nearest file below and above the budget."""
-    target = math.log(budget_bytes * (1 + _ENOUGH) / 2)
+    target = math.log(max(budget_bytes, 1) * (1 + _ENOUGH) / 2)
     if low is None or high is None:
         known = low or high
         if known is None or (high is not None and high[0] < _LOWEST):

@@ -125,6 +125,7 @@ def test_damaged_files(encoded: Path, tmp_path: Path, kind: str, command: str) -
     options = ["-o", tmp_path / "b.png"] if command == "decode" else []
     line = fails(run(command, tmp_path / "bad.cwic", *options))
     assert "; " in line
+    assert "bad.cwic: " in line
     assert [p.name for p in tmp_path.iterdir()] == ["bad.cwic"]
 
 
@@ -147,6 +148,8 @@ def test_a_failing_output_leaves_what_was_there(encoded: Path, tmp_path: Path) -
         (["encode", "{picture}", "-o", "a.cwic", "-q", "0"], "outside 1..100"),
         (["encode", "{picture}", "-o", "a.cwic", "-q", "5", "--bpp", "1"], "exclude each other"),
         (["encode", "{picture}", "-o", "a.cwic", "--max-bytes", "9"], "smallest possible is"),
+        (["encode", "{picture}", "-o", "a.cwic", "--bpp", "1e-9"], "smallest possible is"),
+        (["encode", ".", "-o", "a.cwic"], "is a folder"),
         (["decode", "{encoded}", "-o", "b.xyz"], "no suffix of a picture format"),
         (["decode", "{encoded}", "-o", "b.png", "--max-pixels", "10"], "raise max_pixels"),
         (["encode", "{picture}", "-o", "a.cwic", "--max-pixels", "10"], "raise max_pixels"),

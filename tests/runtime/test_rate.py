@@ -58,6 +58,8 @@ def test_a_budget_beyond_the_largest_file_takes_the_largest() -> None:
     assert scale == pytest.approx(rate.scale_from_quality(100))
 
 
-def test_an_impossible_budget_names_the_smallest() -> None:
-    with pytest.raises(RateError, match="99 bytes are too few.*smallest possible is 123 bytes"):
-        rate.scale_for_budget(lambda s: 123, 99)
+@pytest.mark.parametrize("budget", [0, 1, 99])
+def test_an_impossible_budget_names_the_smallest(budget: int) -> None:
+    message = f"^{budget} bytes are too few.*smallest possible is 123 bytes"
+    with pytest.raises(RateError, match=message):
+        rate.scale_for_budget(lambda s: 123, budget)

@@ -1,4 +1,4 @@
-"""What a backend does, and how one is chosen by name."""
+"""What a backend does."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.bundle import Bundle
-from cwic.errors import UsageError
-
-__all__ = ["BACKENDS", "Runner", "open_runner"]
-
-BACKENDS = ("auto", "cpu")
+__all__ = ["Runner"]
 
 
 class Runner(ABC):
@@ -40,17 +35,3 @@ class Runner(ABC):
         Raises:
             BackendError: the graph cannot be loaded or fails.
         """
-
-
-def open_runner(bundle: Bundle, backend: str = "auto") -> Runner:
-    """The runner for a backend's name; ``auto`` takes the best one that is installed.
-
-    Raises:
-        UsageError: unknown name.
-        BackendError: the backend's library is not installed.
-    """
-    if backend not in BACKENDS:
-        raise UsageError(f"unknown backend {backend!r}; use one of {', '.join(BACKENDS)}")
-    from cwic.backends.onnxrt import OnnxRuntimeRunner
-
-    return OnnxRuntimeRunner(bundle)

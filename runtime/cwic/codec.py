@@ -115,17 +115,18 @@ class Codec:
         padded = pad_to_multiple(picture, self.bundle.stride)
         codes, importance = (array[0] for array in self.runner.encode(padded[None]))
 
-        def levels_at(scale: float) -> NDArray[np.uint8]:
-            return rate.levels_from_importance(importance, scale, self.bundle.levels)
+        made: dict[float, Encoded] = {}  # the search ends at a rate that it has tried
 
-        def stream_at(scale: float) -> bytes:
-            return self.write_stream(codes, levels_at(scale), width_px, height_px, scale)
+        def at(scale: float) -> Encoded:
+            if scale not in made:
+                levels = rate.levels_from_importance(importance, scale, self.bundle.levels)
+                data = self.write_stream(codes, levels, width_px, height_px, scale)
+                made[scale] = Encoded(data, levels, width_px, height_px)
+            return made[scale]
 
         if budget is None:
-            scale = rate.scale_from_quality(rate.DEFAULT_QUALITY if quality is None else quality)
-        else:
-            scale = rate.scale_for_budget(lambda s: len(stream_at(s)), budget)
-        return Encoded(stream_at(scale), levels_at(scale), width_px, height_px)
+            return at(rate.scale_from_quality(rate.DEFAULT_QUALITY if quality is None else quality))
+        return at(rate.scale_for_budget(lambda scale: len(at(scale).data), budget))
 
     def write_stream(
         self,

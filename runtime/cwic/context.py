@@ -224,8 +224,9 @@ class ContextModel:
             group = range(g * self.group, (g + 1) * self.group)
             positions = planes.positions(g)
             kept = np.take(bits[group.start : group.stop], positions, axis=1)
-            p1 = self._p1(planes, group, positions)
-            planes.fill(group, positions, kept)
+            places = planes.places(positions)
+            p1 = self._p1(planes, group, places)
+            planes.fill(group, places, kept)
             parts.append(rans.bit_intervals(kept.reshape(-1), p1))
         return _joined(parts)
 
@@ -234,19 +235,19 @@ class ContextModel:
         planes = _Planes(self.n, levels)
         for g in range(self.levels):
             group = range(g * self.group, (g + 1) * self.group)
-            positions = planes.positions(g)
-            bits = decoder.decode_bits(self._p1(planes, group, positions))
-            planes.fill(group, positions, bits.reshape(self.group, -1))
+            places = planes.places(planes.positions(g))
+            bits = decoder.decode_bits(self._p1(planes, group, places))
+            planes.fill(group, places, bits.reshape(self.group, -1))
         return np.packbits(planes.inner(), axis=0)
 
-    def _p1(self, planes: _Planes, group: range, positions: NDArray[np.intp]) -> Any:
-        """Probabilities of a 1 for the channels of a group at ``positions``, uint16 [...]."""
-        p1 = np.empty((self.group, len(positions)), np.uint16)
+    def _p1(self, planes: _Planes, group: range, places: NDArray[np.intp]) -> Any:
+        """Probabilities of a 1 for the channels of a group at ``places``, uint16 [...]."""
+        p1 = np.empty((self.group, len(places)), np.uint16)
         for row, k in enumerate(group):
-            index = np.zeros(len(positions), np.intp)
+            index = np.zeros(len(places), np.intp)
             for t, (channel, dy, dx) in enumerate(self.neighbours[k].tolist()):
                 if channel >= 0:
-                    index += planes.at(channel, positions, dy, dx).astype(np.intp) << t
+                    index += planes.at(channel, places, dy, dx).astype(np.intp) << t
             p1[row] = self.p1[k][index]
         return p1.reshape(-1)
 
@@ -264,17 +265,18 @@ class _Planes:
         positions: NDArray[np.intp] = np.flatnonzero(self.levels > g)
         return positions
 
-    def _places(self, positions: NDArray[np.intp]) -> Any:
-        return positions + 2 * (positions // self.width) + (self.width + 3)
+    def places(self, positions: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where ``positions`` lie in a plane with its border."""
+        found: NDArray[np.intp] = positions + 2 * (positions // self.width) + (self.width + 3)
+        return found
 
-    def at(self, channel: int, positions: NDArray[np.intp], dy: int, dx: int) -> NDArray[np.uint8]:
-        """Bits of one channel, seen from ``positions`` at an offset of -1..1."""
-        place = self._places(positions) + (dy * (self.width + 2) + dx)
-        seen: NDArray[np.uint8] = self.bits[channel][place]
+    def at(self, channel: int, places: NDArray[np.intp], dy: int, dx: int) -> NDArray[np.uint8]:
+        """Bits of one channel, seen from ``places`` at an offset of -1..1."""
+        seen: NDArray[np.uint8] = self.bits[channel][places + (dy * (self.width + 2) + dx)]
         return seen
 
-    def fill(self, group: range, positions: NDArray[np.intp], bits: NDArray[np.uint8]) -> None:
-        self.bits[group.start : group.stop, self._places(positions)] = bits
+    def fill(self, group: range, places: NDArray[np.intp], bits: NDArray[np.uint8]) -> None:
+        self.bits[group.start : group.stop, places] = bits
 
     def inner(self) -> NDArray[np.uint8]:
         """All planes without their borders, uint8 [n, height, width]."""

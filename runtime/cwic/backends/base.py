@@ -11,7 +11,15 @@ __all__ = ["Runner"]
 
 
 class Runner(ABC):
-    """Runs the two graphs of a bundle. A graph is loaded when it is first used."""
+    """Runs the two graphs of a bundle. A graph is loaded when it is first used.
+
+    Methods may be called from several threads.
+
+    Attributes:
+        backend: the name under which :func:`cwic.backends.open_runner` gives this runner.
+    """
+
+    backend: str
 
     @abstractmethod
     def encode(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,65 +1,175 @@
-"""The onnxruntime backend on the CPU."""
+"""The onnxruntime backend: ``cpu`` and ``cuda``, by the execution provider that runs a graph.
+
+The cuda provider was never run on a GPU here; on machines without one its refusals were.
+"""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+import contextlib
+import io
+import platform
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.backends.base import Runner
+from cwic.backends.device import find_device
 from cwic.bundle import Bundle
-from cwic.errors import BackendError
+from cwic.errors import BackendError, BundleError
 
-__all__ = ["OnnxRuntimeRunner"]
+__all__ = ["CUDA_REMEDY", "OnnxRuntimeRunner", "graph_file", "import_onnxruntime"]
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+# Pictures come in any size, and an exhaustive search would begin again with each. TF32 would
+# round the inputs of convolutions to 10 bits: who wants that asks for fp16.
+_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+_ORT_FATAL, _ORT_WARNING = 4, 2
+
+CUDA_REMEDY = (
+    "pip install 'cwic[cuda]'"
+    if platform.machine() == "x86_64"
+    else "install the onnxruntime-gpu that NVIDIA builds for this JetPack"
+)
+"""What brings onnxruntime with CUDA, and CUDA's libraries, to this kind of machine."""
+
+
+def import_onnxruntime(extra: str) -> Any:
+    """The module ``onnxruntime``; ``extra`` is the one of cwic that would install it.
+
+    Raises:
+        BackendError: it is not installed, or only pieces of it are.
+    """
+    try:
+        import onnxruntime
+    except ImportError as exc:
+        raise BackendError(
+            f"the {extra} backend needs onnxruntime ({exc}); pip install 'cwic[{extra}]'"
+        ) from exc
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendError(
+            "the installed onnxruntime is incomplete, as where onnxruntime and onnxruntime-gpu "
+            "were mixed; pip uninstall -y onnxruntime onnxruntime-gpu && "
+            f"pip install 'cwic[{extra}]'"
+        )
+    return onnxruntime
+
+
+def graph_file(bundle: Bundle, role: str, precision: str) -> str:
+    """Name of the ONNX file of a role (``encoder``, ``decoder``) at a precision.
+
+    Raises:
+        BundleError: the bundle has none; the message names the precisions that it has.
+    """
+    found = {
+        entry.precision: name
+        for name, entry in bundle.files.items()
+        if entry.role == role and entry.target == "onnx"
+    }
+    if precision not in found:
+        name = f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx"
+        raise BundleError(
+            f"{bundle.path} lists no {name} (precisions of the {role} that it has: "
+            f"{', '.join(sorted(found)) or 'none'}); export it, or choose another precision"
+        )
+    return found[precision]
 
 
 class OnnxRuntimeRunner(Runner):
-    """``encoder.onnx`` and ``decoder.onnx`` through onnxruntime's CPU provider.
+    """The bundle's ONNX graphs through onnxruntime.
 
     Args:
         bundle: the model.
-        threads: threads per graph; 0 lets onnxruntime choose.
+        backend: ``cpu``, or ``cuda`` for onnxruntime-gpu.
+        precision: that of the graphs, as the manifest has it; None takes ``fp32``.
+        threads: threads per graph on the CPU; 0 lets onnxruntime choose.
 
     Raises:
-        BackendError: onnxruntime is not installed.
+        BackendError: onnxruntime is not installed; for ``cuda``: there is no GPU, or it is
+            not the onnxruntime for GPUs.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ImportError as exc:
-            raise BackendError(
-                f"the cpu backend needs onnxruntime ({exc}); pip install 'cwic[cpu]'"
-            ) from exc
-        self._ort: Any = onnxruntime
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Literal["cpu", "cuda"] = "cpu",
+        *,
+        precision: str | None = None,
+        threads: int = 0,
+    ) -> None:
+        if backend == "cuda":
+            find_device()  # first: without a GPU no package helps
+        self._ort = import_onnxruntime(backend)
+        self.backend = backend
         self._bundle = bundle
         self._threads = threads
+        self._precision = precision or "fp32"
+        self._sessions: dict[str, Any] = {}
+        self._loading = threading.Lock()
+        if backend == "cuda":
+            self._prepare_cuda()
 
-    @cached_property
-    def _encoder(self) -> Any:
-        return self._session("encoder.onnx")
+    def _prepare_cuda(self) -> None:
+        if _CUDA not in self._ort.get_available_providers():
+            raise BackendError(
+                f"the installed onnxruntime {self._ort.__version__} is without CUDA; "
+                f"pip uninstall -y onnxruntime && {CUDA_REMEDY}"
+            )
+        # CUDA's libraries may come from wheels, where the system's loader does not look. What
+        # is missing shows when a session is made; here it would be printed.
+        preload = getattr(self._ort, "preload_dlls", None)  # onnxruntime 1.21 and later
+        if preload is not None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                preload()
 
-    @cached_property
-    def _decoder(self) -> Any:
-        return self._session("decoder.onnx")
+    def _session(self, role: str) -> Any:
+        with self._loading:
+            if role not in self._sessions:
+                self._sessions[role] = self._load(graph_file(self._bundle, role, self._precision))
+            return self._sessions[role]
 
-    def _session(self, name: str) -> Any:
+    def _load(self, name: str) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         # Errors reach the user as exceptions; warnings about folded constants are noise.
-        options.log_severity_level = 4
+        options.log_severity_level = _ORT_FATAL
         model = self._bundle.read(name)
+        providers: list[Any] = [(_CUDA, _CUDA_OPTIONS)] if self.backend == "cuda" else []
         try:
-            return self._ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            with self._quiet():
+                session = self._ort.InferenceSession(
+                    model, options, providers=[*providers, _CPU], enable_fallback=0
+                )
         except Exception as exc:  # onnxruntime raises kinds of its own, all unrelated
             raise BackendError(
                 f"onnxruntime {self._ort.__version__} cannot load {name} "
                 f"({_first_line(exc)}); export the model again or update onnxruntime"
             ) from exc
+        if self.backend == "cuda" and _CUDA not in session.get_providers():
+            # onnxruntime has silently taken the CPU instead.
+            raise BackendError(
+                f"onnxruntime {self._ort.__version__} cannot load its CUDA provider (cwic doctor "
+                f"names what is missing); {CUDA_REMEDY}, or use --backend cpu"
+            )
+        return session
 
-    def _run(self, session: Any, feeds: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Keep a provider that does not load from writing to stderr what is raised anyway."""
+        if self.backend == "cpu":
+            yield
+            return
+        self._ort.set_default_logger_severity(_ORT_FATAL)
+        try:
+            yield
+        finally:
+            self._ort.set_default_logger_severity(_ORT_WARNING)  # its default
+
+    def _run(self, role: str, feeds: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        session = self._session(role)
         try:
             outputs: list[NDArray[np.uint8]] = session.run(None, feeds)
         except Exception as exc:
@@ -70,11 +180,11 @@ class OnnxRuntimeRunner(Runner):
         return outputs
 
     def encode(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        codes, importance = self._run(self._encoder, {"image": image})
+        codes, importance = self._run("encoder", {"image": image})
         return codes, importance
 
     def decode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        (image,) = self._run(self._decoder, {"codes": codes, "levels": levels})
+        (image,) = self._run("decoder", {"codes": codes, "levels": levels})
         return image
 
 

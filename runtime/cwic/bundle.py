@@ -6,7 +6,8 @@
     encoder.onnx          image uint8 [N,H,W,3] -> codes, importance
     decoder.onnx          codes, levels -> image uint8 [N,H,W,3]
     context.safetensors   integer tables of the entropy model
-    ...                   further forms of the same two graphs, each named in the manifest
+    ...                   further forms of the same two graphs, each named in the manifest,
+                          and engines built from them (cwic.engines)
 
 ``model_id`` names what a decoder must share with the encoder: the decoder's weights and
 the entropy model. A stream carries it, so a decoder with another model refuses by name.
@@ -18,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cwic.errors import BundleError
@@ -37,6 +38,13 @@ def default_bundle_path() -> Path:
     return Path(__file__).with_name("models") / "nano"
 
 
+def _stays_inside(name: str) -> bool:
+    """Whether ``name`` is a plain relative path with ``/``, safe on every system."""
+    path = PurePosixPath(name)
+    plain = str(path) == name and name.isprintable() and not set(name) & set("\\:")
+    return plain and not path.is_absolute() and name != "." and ".." not in path.parts
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """One file of a bundle.
@@ -44,9 +52,12 @@ class FileEntry:
     Attributes:
         sha256: hex digest of its bytes.
         bytes: its size.
-        role: ``encoder``, ``decoder`` or ``context``.
-        target: what runs it: ``onnx``, ``torchscript``, ``exported-program``, ``cwic``.
-        precision: ``fp32`` for graphs, ``int`` for the entropy tables.
+        role: ``encoder``, ``decoder`` or ``context``; ``log`` for what an engine builder said,
+            ``configuration`` for a server's.
+        target: what runs it: ``onnx``, ``onnx-tensorrt`` (int8 as TensorRT wants it),
+            ``torchscript``, ``exported-program``, ``torch-tensorrt``, ``triton``, ``cwic``, or
+            the engines of ``tensorrt`` and ``tensorrt-rtx``.
+        precision: ``fp32``, ``fp16`` or ``int8`` for graphs, ``int`` for the entropy tables.
     """
 
     sha256: str
@@ -130,7 +141,7 @@ class Bundle:
             raise ValueError(f"n={n} and levels={levels} do not fit")
         if not 1 <= stride <= 64 or len(model_id) != MODEL_ID_BYTES:
             raise ValueError("stride or model_id out of range")
-        if any(Path(name).name != name for name in files):
+        if not all(_stays_inside(name) for name in files):
             raise ValueError("a file name leaves the folder")
         return cls(
             path=folder,
@@ -147,22 +158,25 @@ class Bundle:
         """Bytes of one file, after checking them against the manifest.
 
         Raises:
-            BundleError: the file is not listed, missing, or not the one that was exported.
+            BundleError: the file is not listed, missing, or not the one that was written.
         """
         entry = self.files.get(name)
         if entry is None:
             have = ", ".join(sorted(self.files)) or "nothing"
             raise BundleError(f"{self.path} lists no {name} (it has {have}); export it first")
+        engine = entry.target.startswith("tensorrt")
+        made, remedy = (
+            ("built", f"build it again: cwic engine {self.path}")
+            if engine
+            else ("exported", "export the model again")
+        )
         try:
             data = (self.path / name).read_bytes()
         except OSError as exc:
-            raise BundleError(
-                f"{self.path / name} is missing or unreadable; export the model again"
-            ) from exc
+            raise BundleError(f"{self.path / name} is missing or unreadable; {remedy}") from exc
         if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(
-                f"{self.path / name} is not the file that was exported (sha256 differs); "
-                "export the model again"
+                f"{self.path / name} is not the file that was {made} (sha256 differs); {remedy}"
             )
         return data
 

@@ -19,6 +19,8 @@ from PIL import Image
 
 from cwic import __version__, codec, container
 from cwic.backends import BACKENDS
+from cwic.doctor_cli import doctor
+from cwic.engines.cli import engine
 from cwic.errors import BackendError, CwicError, StreamError, UsageError
 from cwic.files import replacing, write_bytes
 from cwic.image import open_rgb
@@ -137,22 +139,29 @@ def encode(
 @_model
 @_backend
 @_max_pixels
+@click.option("--partial", is_flag=True, help="Take what is intact of a cut or damaged file.")
 def decode(
     inputs: tuple[Path, ...],
     output: Path | None,
     model: Path | None,
     backend: str,
     max_pixels: int,
+    partial: bool,
 ) -> None:
     """Restore pictures from .cwic files; the output's suffix chooses its format."""
     coder = codec.load(model, backend)
     # Beside photo.cwic may lie the photo.png that it was made from.
     for source, target in _targets(inputs, output, ".png", ".restored.png"):
+        left_out = ""
         with _named(source):
-            picture = coder.decode(_read(source), max_pixels=max_pixels)
+            if partial:
+                salvaged = coder.salvage(_read(source), max_pixels=max_pixels)
+                picture, left_out = salvaged.image, salvaged.left_out
+            else:
+                picture = coder.decode(_read(source), max_pixels=max_pixels)
         with replacing(target) as temporary:
             _save(picture, temporary, target)
-        click.echo(f"{target}: {picture.width}x{picture.height}")
+        click.echo(f"{target}: {picture.width}x{picture.height}{left_out and ', ' + left_out}")
 
 
 @cli.command()
@@ -168,9 +177,13 @@ def info(inputs: tuple[Path, ...]) -> None:
         click.echo(
             f"{source}: {header.width_px}x{header.height_px}, {len(data)} bytes "
             f"({bpp:.3f} bpp), model {header.model_id.hex()}, quality {header.quality}, "
-            f"levels {len(stream.levels)} + codes {len(stream.codes)} bytes, "
-            f"{header.lanes} lanes, checksums right"
+            f"levels {stream.levels_bytes} + codes {stream.codes_bytes} bytes, "
+            f"tiles {len(stream.tiles)}, {header.lanes} lanes, checksums right"
         )
+
+
+cli.add_command(doctor)
+cli.add_command(engine)
 
 
 def _targets(

@@ -2,15 +2,20 @@
 
 ::
 
-    encode: picture ─ pad ─▶ runner ─▶ codes, importance ─ rate ─▶ levels ─ context, rANS ─▶ bytes
-    decode: bytes ─ container ─▶ rANS, context ─▶ levels, codes ─▶ runner ─ crop ─▶ picture
+    encode: picture ─ pad ─▶ runner ─▶ codes, importance ─ rate ─▶ levels
+            per tile: levels, codes ─ context, rANS ─▶ sections ─ container ─▶ bytes
+    decode: bytes ─ container ─▶ per tile: rANS, context ─▶ levels, codes
+            ─▶ runner ─ crop ─▶ picture
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +24,23 @@ from PIL import Image
 from cwic import rans, rate
 from cwic.backends import Runner, open_runner
 from cwic.bundle import Bundle
-from cwic.container import DEFAULT_MAX_PIXELS, Header, Stream
+from cwic.container import DEFAULT_MAX_PIXELS, STRIDE, Header, Sections, Stream
 from cwic.context import ContextModel, Intervals
-from cwic.errors import ImageError, ModelMismatchError, UsageError
+from cwic.errors import BundleError, ImageError, ModelMismatchError, StreamError, UsageError
 from cwic.image import as_rgb, crop_to, pad_to_multiple
+from cwic.tiles import Tile, tile_grid
 
 if TYPE_CHECKING:
     from cwic.types import ImageLike
 
-__all__ = ["Codec", "Encoded", "load"]
+__all__ = ["Codec", "Encoded", "Salvaged", "load"]
 
+TILE = 128
+"""Longest side of a tile in positions: 1024 pixels."""
 _SYMBOLS_PER_LANE = 16_384
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -53,16 +64,56 @@ class Encoded:
         return 8 * len(self.data) / (self.width_px * self.height_px)
 
 
+@dataclass(frozen=True)
+class Salvaged:
+    """What a cut or damaged stream still gives.
+
+    Attributes:
+        image: the picture, mode RGB, of the size that the header says.
+        codes_kept: share of the stream's codes that were read, 0..1 of those whose number is
+            known (a tile without its levels counts as none).
+        tiles: number of tiles.
+        lost: tiles of which nothing could be read, by number; grey in the picture.
+        coarse: tiles that lack codes and are coarser than they were encoded.
+    """
+
+    image: Image.Image
+    codes_kept: float
+    tiles: int
+    lost: tuple[int, ...]
+    coarse: tuple[int, ...]
+
+    @property
+    def left_out(self) -> str:
+        """What is missing, in words; empty for a whole stream."""
+        if not self.lost and not self.coarse:
+            return ""
+        words = [f"{100 * self.codes_kept:.0f} % of the known codes"]
+        for name, numbers in (("coarse", self.coarse), ("lost", self.lost)):
+            if numbers:
+                few = ", ".join(str(number + 1) for number in numbers[:8])
+                more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+                words.append(f"{name} tiles: {few}{more} of {self.tiles}")
+        return "; ".join(words)
+
+
 class Codec:
     """Encoder and decoder of one model. Methods may be called from several threads.
 
     Args:
         bundle: the model.
         runner: the backend that runs its graphs.
+        threads: tiles that are entropy-coded at a time; 0: one per processor.
     """
 
-    def __init__(self, bundle: Bundle, runner: Runner) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner, threads: int = 0) -> None:
+        if bundle.stride != STRIDE:
+            raise BundleError(
+                f"the model has a stride of {bundle.stride} and the stream {STRIDE}; "
+                "export the model again with this release"
+            )
         self.bundle, self.runner = bundle, runner
+        self.threads = threads or os.cpu_count() or 1
         data = bundle.read("context.safetensors")
         self.context = ContextModel.from_bytes(data, bundle.n, bundle.levels)
 
@@ -137,13 +188,20 @@ class Codec:
         scale: float,
     ) -> bytes:
         """Entropy-code codes uint8 [n/8, h, w] and levels uint8 [h, w] into a stream."""
-        coded_levels = self.context.encode_levels(levels)
-        coded_codes = self.context.encode_codes(codes, levels)
-        lanes = _lanes(coded_codes)
-        header = Header(
-            width_px, height_px, self.bundle.model_id, rate.quality_from_scale(scale), lanes
-        )
-        return Stream(header, _section(coded_levels, 1), _section(coded_codes, lanes)).to_bytes()
+
+        def model(tile: Tile) -> tuple[Intervals, Intervals]:
+            rows, columns = tile.area
+            part = levels[rows, columns]
+            coded = self.context.codes.encode(codes[:, rows, columns], part)
+            return self.context.levels.encode(part), coded
+
+        height, width = levels.shape
+        modelled = self._map(model, tile_grid(height, width, TILE))
+        lanes = _lanes(max(len(coded.freqs) for _, coded in modelled))
+        tiles = self._map(lambda m: Sections(m[0].to_bytes(1), m[1].to_bytes(lanes)), modelled)
+        quality = rate.quality_from_scale(scale)
+        header = Header(width_px, height_px, self.bundle.model_id, quality, lanes, TILE)
+        return Stream(header, tuple(tiles)).to_bytes()
 
     def decode(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
         """Restore a picture, mode RGB.
@@ -157,28 +215,111 @@ class Codec:
             BackendError: the decoder graph fails.
         """
         stream = Stream.from_bytes(bytes(data), max_pixels)
-        codes, levels = self.read_codes(stream)
-        picture = self.runner.decode(codes[None], levels[None])[0]
-        return Image.fromarray(crop_to(picture, stream.header.height_px, stream.header.width_px))
+        return self._picture(stream.header, *self.read_codes(stream))
 
     def read_codes(self, stream: Stream) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Codes uint8 [n/8, h, w] and levels uint8 [h, w] of a parsed stream."""
-        header = stream.header
+        self._check_model(stream.header)
+        lanes = stream.header.lanes
+
+        def read(job: tuple[Tile, Sections]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            levels = self._levels(*job)
+            decoder = rans.Decoder(job[1].codes, lanes)
+            codes = self.context.codes.decode(decoder, levels)
+            decoder.finish()
+            return codes, levels
+
+        return self._assembled(stream, read)
+
+    def salvage(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Salvaged:
+        """Restore what is intact of a stream that was cut or damaged behind its header.
+
+        Every section and chunk that is used has passed its checksum. A tile whose codes end
+        early keeps its whole passes: it is coarser. A tile without levels is lost.
+
+        Args, errors: as :meth:`decode`; a damaged header cannot be salvaged.
+        """
+        stream = Stream.salvage(bytes(data), max_pixels)
+        self._check_model(stream.header)
+        lanes, group = stream.header.lanes, self.bundle.n // self.bundle.levels
+        outcome: dict[Tile, tuple[int, int]] = {}  # codes read and codes known of
+
+        def read(job: tuple[Tile, Sections]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            tile, sections = job
+            try:
+                levels = self._levels(tile, sections)
+            except StreamError:
+                outcome[tile] = 0, 0
+                nothing = np.zeros((tile.height, tile.width), np.uint8)
+                return np.zeros((self.bundle.n // 8, *nothing.shape), np.uint8), nothing
+            data = sections.codes
+            # A stream of 16-bit words that was cut in the middle of one.
+            data = data[: len(data) - (len(data) - rans.head_bytes(lanes)) % 2]
+            codes = np.zeros((self.bundle.n // 8, *levels.shape), np.uint8)
+            kept = np.zeros_like(levels)
+            if len(data) >= rans.head_bytes(lanes):
+                codes, kept = self.context.codes.decode_available(rans.Decoder(data, lanes), levels)
+            have, wanted = (group * int(array.sum(dtype=np.int64)) for array in (kept, levels))
+            outcome[tile] = have, wanted
+            return codes, kept
+
+        codes, levels = self._assembled(stream, read)
+        results = [outcome[tile] for tile in self._grid(stream)]
+        read_codes, known_of = (sum(column) for column in zip(*results, strict=True))
+        image = self._picture(stream.header, codes, levels)
+        lost = [i for i, t in enumerate(stream.tiles) if results[i] == (0, 0) and not t.complete]
+        coarse = [i for i, (have, want) in enumerate(results) if have < want]
+        share = read_codes / known_of if known_of else 0.0
+        return Salvaged(image, share, len(results), tuple(lost), tuple(coarse))
+
+    def _levels(self, tile: Tile, sections: Sections) -> NDArray[np.uint8]:
+        if sections.levels is None:
+            raise StreamError("a tile has no levels; fetch or encode it again")
+        decoder = rans.Decoder(sections.levels, 1)
+        levels = self.context.levels.decode(decoder, tile.height, tile.width)
+        decoder.finish()
+        return levels
+
+    def _assembled(
+        self,
+        stream: Stream,
+        read: Callable[[tuple[Tile, Sections]], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Codes and levels of the whole picture from those of its tiles."""
+        grid = self._grid(stream)
+        levels = np.empty(stream.header.map_size, np.uint8)
+        codes = np.empty((self.bundle.n // 8, *levels.shape), np.uint8)
+        for tile, part in zip(
+            grid, self._map(read, zip(grid, stream.tiles, strict=True)), strict=True
+        ):
+            rows, columns = tile.area
+            codes[:, rows, columns], levels[rows, columns] = part
+        return codes, levels
+
+    def _grid(self, stream: Stream) -> list[Tile]:
+        return tile_grid(*stream.header.map_size, stream.header.tile)
+
+    def _map(self, work: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
+        """``work`` on every item, in threads where there are several."""
+        jobs = list(items)
+        if min(self.threads, len(jobs)) == 1:
+            return [work(job) for job in jobs]
+        with ThreadPoolExecutor(min(self.threads, len(jobs))) as pool:
+            return list(pool.map(work, jobs))
+
+    def _picture(
+        self, header: Header, codes: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> Image.Image:
+        picture = self.runner.decode(codes[None], levels[None])[0]
+        return Image.fromarray(crop_to(picture, header.height_px, header.width_px))
+
+    def _check_model(self, header: Header) -> None:
         if header.model_id != self.bundle.model_id:
             raise ModelMismatchError(
                 f"the stream was made by model {header.model_id.hex()} and "
                 f"{self.bundle.name!r} is {self.bundle.model_id.hex()}; "
                 "pass the bundle that made it (--model)"
             )
-        stride = self.bundle.stride
-        height, width = -(-header.height_px // stride), -(-header.width_px // stride)
-        decoder = rans.Decoder(stream.levels, 1)
-        levels = self.context.decode_levels(decoder, height, width)
-        decoder.finish()
-        decoder = rans.Decoder(stream.codes, header.lanes)
-        codes = self.context.decode_codes(decoder, levels)
-        decoder.finish()
-        return codes, levels
 
 
 def load(bundle: str | Path | None = None, backend: str = "auto") -> Codec:
@@ -186,7 +327,7 @@ def load(bundle: str | Path | None = None, backend: str = "auto") -> Codec:
 
     Args:
         bundle: folder written by ``cwic export``; None takes the model in the package.
-        backend: ``auto`` or ``cpu``.
+        backend: one of :data:`cwic.backends.BACKENDS`.
 
     Raises:
         BundleError: the folder is not a usable bundle.
@@ -211,11 +352,7 @@ def _budget_bytes(
     return max_bytes
 
 
-def _lanes(coded: Intervals) -> int:
+def _lanes(symbols: int) -> int:
     """More lanes decode faster and cost about four bytes each: one per 16,384 symbols, up to 64."""
-    wanted = max(1, len(coded.freqs) // _SYMBOLS_PER_LANE)
+    wanted = max(1, symbols // _SYMBOLS_PER_LANE)
     return min(64, 1 << (wanted.bit_length() - 1))
-
-
-def _section(coded: Intervals, lanes: int) -> bytes:
-    return rans.encode(coded.starts, coded.freqs, coded.pass_sizes, lanes)

@@ -1,39 +1,48 @@
-"""Probabilities of levels and code bits from what is already decoded: integer tables.
+"""Probabilities of code bits from what is already decoded: an integer network.
 
-Everything is table look-up with integers, so that any two machines agree to the bit.
-Symbols are coded in passes; within a pass no symbol depends on another, so a pass is
-computed for the whole picture at once (and decoded so, see :mod:`cwic.rans`).
+Group g of the codes (n/L channels) exists where the level is above g. Groups are coded one
+after the other, each in the nine passes of :mod:`cwic.scan`; a pass is computed for the
+whole map at once. For group g at a position, with codes as -1, 1 and 0 (masked, outside)::
 
-Levels, one per position, from coarse to fine::
+    own      group g at the 12 known neighbours of the pass
+    earlier  groups 0..g-1 at the position itself
 
-    pass 0         every 16th position of every 16th row
-    per s = 8,4,2,1:
-      diagonal     odd multiples of s in both directions; known: the four corners (+-s, +-s)
-      straight     odd in one direction only; known: up, down, left, right at distance s
+    a1  = clip(own[kind, g] u_own + earlier[g] u_earlier + level[g, level] + kind[kind, g], 0, 255)
+    a2  = clip((middle[g] a1 + middle_bias[g] + 32) >> 6, 0, 255)
+    z   = clip((last[g] a2 + last_bias[g] + 32) >> 6, -384, 383)      n/L logits in 1/32
+    p1  = codes.p1[z + 384]                       probability of a 1 in 1/65536
 
-    context = (kind of pass, mean of the known neighbours in halves, their spread)
+**Exact on every machine.** All of it is whole numbers. The products are computed in float32
+for speed; no sum, in whatever order, reaches 2^24 (checked when a model is loaded), and the
+shifts divide by powers of two, so every float32 result is the exact one.
 
-Code bits, one pass per importance level g = 0..L-1: the n/L channels of group g at all
-positions with level > g. A bit's context is up to 16 chosen bits of *earlier* groups, at
-its own position or one of the eight around it (masked bits and the border count as 0)::
+Tensors of ``context.safetensors`` (H: hidden width; G: L groups; c = n/L):
 
-    index = sum over t of bit[channel_t, y + dy_t, x + dx_t] << t,   p1 = table[k][index]
+=================  ======  =====================  ==================================
+name               dtype   shape                  meaning
+=================  ======  =====================  ==================================
+levels.frequencies uint16  [rows, L + 1]          see :mod:`cwic.level_model`
+codes.own          int8    [6, G, 12 c, H]        by kind of pass, group, neighbour
+codes.earlier      int8    [G, n, H]              0 for channels from group g on
+codes.level        int32   [G, L + 1, H]
+codes.kind         int32   [7, G, H]
+codes.middle       int8    [G, H, H]
+codes.middle_bias  int32   [G, H]
+codes.last         int8    [G, H, c]
+codes.last_bias    int32   [G, c]
+codes.p1           uint16  [768]                  rising, >= 1
+=================  ======  =====================  ==================================
 
-Channels and tables come from the bundle's ``context.safetensors``:
-
-==================  ======  =================  ===================================
-name                dtype   shape              meaning
-==================  ======  =================  ===================================
-levels.frequencies  uint16  [contexts, L + 1]  rows of positive numbers, sum 65536
-codes.neighbours    int16   [n, T, 3]          (channel, dy, dx); channel -1: none
-codes.p1            uint16  [n, 2**T]          probability of a 1 in 1/65536, >= 1
-==================  ======  =================  ===================================
+The idea is the convolutional entropy coder of the paper (section 3.4), which predicts one
+bit after the other in float; here whole passes are predicted at once and in integers.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,105 +51,233 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from cwic import rans
-from cwic.errors import BundleError
+from cwic.errors import BundleError, TruncatedError
+from cwic.level_model import Intervals, LevelModel
+from cwic.scan import KINDS, NEIGHBOURS, PASSES
 
-__all__ = [
-    "LEVEL_SPREADS",
-    "ContextModel",
-    "Intervals",
-    "level_context",
-    "level_contexts",
-    "level_passes",
-]
+__all__ = ["CodeModel", "ContextModel", "Intervals", "read_tensors"]
 
-_COARSEST = 16
-_KINDS = 5
-LEVEL_SPREADS = 4
-_DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
-_STRAIGHT = ((-1, 0), (1, 0), (0, -1), (0, 1))
-_BITS_COST = 16 - np.log2(np.maximum(np.arange(65537), 1)).astype(np.float64)
+ACTIVATION = 32
+"""Steps of 1/32: activations, and the weights of the first layer, whose inputs are -1, 0, 1."""
+WEIGHT_GRID = 64
+"""Steps of 1/64: weights of the other layers."""
+LARGEST_ACTIVATION = 255
+LOGITS = 768
+"""Entries of ``codes.p1``: logits from -12 in steps of 1/32."""
+_EXACT = 1 << 24
 
 
 @dataclass(frozen=True)
-class Intervals:
-    """What the entropy coder writes: one interval per symbol, pass after pass.
+class _Geometry:
+    """The passes of one map size, concatenated in coding order."""
 
-    Attributes:
-        starts, freqs: uint16 [symbols], in 1/65536.
-        pass_sizes: symbols per pass.
-    """
-
-    starts: NDArray[np.uint16]
-    freqs: NDArray[np.uint16]
-    pass_sizes: tuple[int, ...]
+    positions: NDArray[np.intp]  # [h w]
+    neighbours: NDArray[np.intp]  # [h w, 12]; h w: outside
+    sizes: tuple[int, ...]  # positions per pass
 
     @property
-    def bits(self) -> float:
-        """Ideal code length under the model, in bits."""
-        return float(_BITS_COST[self.freqs].sum())
+    def passes(self) -> Iterator[tuple[int, slice]]:
+        """Kind of each pass and where it lies."""
+        first = 0
+        for scan, size in zip(PASSES, self.sizes, strict=True):
+            yield scan.kind, slice(first, first + size)
+            first += size
 
 
-def level_contexts(levels: int) -> int:
-    """Number of level contexts for a highest level L."""
-    return _KINDS * (2 * levels + 1) * LEVEL_SPREADS + 1
+@lru_cache(maxsize=16)
+def _geometry(height: int, width: int) -> _Geometry:
+    positions = [scan.positions(height, width) for scan in PASSES]
+    neighbours = [np.full((len(positions[0]), NEIGHBOURS), height * width, np.intp)]
+    for scan, found in zip(PASSES[1:], positions[1:], strict=True):
+        neighbours.append(scan.neighbours(found, height, width))
+    sizes = tuple(len(found) for found in positions)
+    return _Geometry(np.concatenate(positions), np.concatenate(neighbours), sizes)
 
 
-@dataclass(frozen=True)
-class LevelPass:
-    """Positions of one pass and the offsets, in ``step``, of what they are predicted from."""
+class _Group:
+    """The float32 weights of one group, scaled so that no shift is left to do."""
 
-    rows: NDArray[np.intp]
-    columns: NDArray[np.intp]
-    step: int
-    kind: int
-    neighbours: tuple[tuple[int, int], ...]
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], g: int, size: int) -> None:
+        def of(name: str) -> NDArray[np.float64]:
+            part: NDArray[Any] = tensors[f"codes.{name}"][g]
+            return part.astype(np.float64)
+
+        earlier = of("earlier")[: g * size]
+        own = tensors["codes.own"][:, g].astype(np.float64)
+        level = of("level")[None] + tensors["codes.kind"][:, g, None].astype(np.float64)
+        first = np.abs(own).sum(1).max() + np.abs(earlier).sum(0).max() + np.abs(level).max()
+        half = WEIGHT_GRID // 2
+        sums = [first]
+        for name in ("middle", "last"):
+            bias = np.abs(of(f"{name}_bias")).max() + half
+            sums.append(LARGEST_ACTIVATION * np.abs(of(name)).sum(0).max() + bias)
+        if max(sums) >= _EXACT:
+            raise BundleError(
+                f"a sum of the entropy model can reach {max(sums):.0f}, more than float32 holds "
+                "exactly; train the entropy model again"
+            )
+        none = np.zeros((1, *own.shape[1:]))  # the first pass knows no neighbours
+        stacked = [np.concatenate([part, earlier]) for part in np.concatenate([own, none])]
+        self.first = [part.astype(np.float32) for part in stacked]
+        self.level = level.astype(np.float32)
+        self.middle, self.last = (
+            (of(k) / WEIGHT_GRID).astype(np.float32) for k in ("middle", "last")
+        )
+        self.middle_bias, self.last_bias = (
+            ((of(f"{k}_bias") + half) / WEIGHT_GRID).astype(np.float32) for k in ("middle", "last")
+        )
+
+    def logits(
+        self, inputs: NDArray[np.float32], levels: NDArray[np.uint8], kinds: list[tuple[int, slice]]
+    ) -> NDArray[np.intp]:
+        """Index into ``codes.p1`` of each bit: [positions, c].
+
+        Args:
+            inputs: own, then earlier codes, [positions, 12 c + g c].
+            levels: of the positions.
+            kinds: kind of pass, and which positions are of it.
+        """
+        z = np.empty((len(inputs), self.middle.shape[0]), np.float32)
+        for kind, part in kinds:
+            np.matmul(inputs[part], self.first[kind], out=z[part])
+            z[part] += self.level[kind].take(levels[part], axis=0)
+        np.clip(z, 0, LARGEST_ACTIVATION, out=z)
+        z = z @ self.middle
+        z += self.middle_bias
+        np.floor(z, out=z)
+        np.clip(z, 0, LARGEST_ACTIVATION, out=z)
+        z = z @ self.last
+        z += self.last_bias
+        np.floor(z, out=z)
+        np.clip(z, -LOGITS // 2, LOGITS // 2 - 1, out=z)
+        z += LOGITS // 2
+        return z.astype(np.intp)
 
 
-def _grid(height: int, width: int, y0: int, x0: int, step: int) -> Any:
-    return np.mgrid[y0:height:step, x0:width:step].reshape(2, -1)
+class CodeModel:
+    """The network, and how the codes of a map are coded with it.
+
+    Args:
+        tensors: the arrays above by name.
+        n: code channels.
+        levels: L.
+
+    Raises:
+        BundleError: an array is missing or not of the form above, or sums are not exact.
+    """
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
+        self.n, self.levels, self.size = n, levels, n // levels
+        _check(tensors, n, levels)
+        self.p1: NDArray[np.uint16] = tensors["codes.p1"]
+        self._groups = [_Group(tensors, g, self.size) for g in range(levels)]
+
+    def encode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> Intervals:
+        """Intervals of the kept bits of ``codes``, uint8 [n/8, h, w], under ``levels`` [h, w]."""
+        flat = levels.reshape(-1)
+        geometry = _geometry(*levels.shape)
+        bits = np.unpackbits(codes.reshape(len(codes), -1), axis=0)
+        known = _Known(self.n, self.levels, len(flat))
+        in_order = flat[geometry.positions]
+        parts = []
+        for g, group in enumerate(self._groups):
+            kept = np.flatnonzero(in_order > g)
+            positions = geometry.positions[kept]
+            own_bits = bits[g * self.size : (g + 1) * self.size].T[positions]
+            known.fill(g, positions, own_bits)
+            kinds, sizes = [], []
+            for kind, part in geometry.passes:
+                first, last = np.searchsorted(kept, [part.start, part.stop])
+                sizes.append(int(last - first))
+                if last > first:
+                    kinds.append((kind, slice(int(first), int(last))))
+            inputs = known.inputs(g, positions, geometry.neighbours[kept])
+            index = group.logits(inputs, flat[positions], kinds)
+            starts, freqs = rans.bit_intervals(own_bits.reshape(-1), self.p1[index].reshape(-1))
+            ends = self.size * np.cumsum(sizes)[:-1]
+            parts += list(zip(np.split(starts, ends), np.split(freqs, ends), strict=True))
+        return Intervals.joined(parts)
+
+    def decode(self, decoder: rans.Decoder, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The packed codes, uint8 [n/8, h, w]; masked bits are 0.
+
+        Raises:
+            TruncatedError: the data ends too early.
+        """
+        known = _Known(self.n, self.levels, levels.size)
+        for _ in self._passes(decoder, levels, known):
+            pass
+        return known.packed(*levels.shape)
+
+    def decode_available(
+        self, decoder: rans.Decoder, levels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """:meth:`decode` of data that may be cut.
+
+        Returns:
+            The codes of every pass that is whole, uint8 [n/8, h, w], and the level up to
+            which they reach at each position, uint8 [h, w].
+        """
+        known = _Known(self.n, self.levels, levels.size)
+        reached = np.zeros(levels.size, np.uint8)
+        with contextlib.suppress(TruncatedError):
+            for g, positions in self._passes(decoder, levels, known):
+                reached[positions] = g + 1
+        return known.packed(*levels.shape), reached.reshape(levels.shape)
+
+    def _passes(
+        self, decoder: rans.Decoder, levels: NDArray[np.uint8], known: _Known
+    ) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Decode pass after pass into ``known``; yields the group and positions of each."""
+        flat = levels.reshape(-1)
+        geometry = _geometry(*levels.shape)
+        in_order = flat[geometry.positions]
+        for g, group in enumerate(self._groups):
+            for kind, part in geometry.passes:
+                kept = part.start + np.flatnonzero(in_order[part] > g)
+                if not len(kept):
+                    continue
+                positions = geometry.positions[kept]
+                inputs = known.inputs(g, positions, geometry.neighbours[kept])
+                index = group.logits(inputs, flat[positions], [(kind, slice(None))])
+                bits = decoder.decode_bits(self.p1[index].reshape(-1))
+                known.fill(g, positions, bits.reshape(-1, self.size))
+                yield g, positions
 
 
-def level_passes(height: int, width: int) -> Iterator[LevelPass]:
-    """The passes over a [height, width] map of levels, in coding order."""
-    y, x = _grid(height, width, 0, 0, _COARSEST)
-    yield LevelPass(y, x, _COARSEST, -1, ())
-    step = _COARSEST // 2
-    while step:
-        kind = 2 * min(step.bit_length() - 1, 2)
-        y, x = _grid(height, width, step, step, 2 * step)
-        yield LevelPass(y, x, step, kind, _DIAGONAL)
-        across = _grid(height, width, 0, step, 2 * step)
-        down = _grid(height, width, step, 0, 2 * step)
-        y, x = np.concatenate([across, down], axis=1)
-        yield LevelPass(y, x, step, min(kind + 1, _KINDS - 1), _STRAIGHT)
-        step //= 2
+class _Known:
+    """The codes known so far as -1, 0, 1, by position and by group.
 
+    By group there is one more position, of zeros: what lies outside the map.
+    """
 
-def level_context(known: NDArray[np.uint8], scan: LevelPass, levels: int) -> NDArray[np.intp]:
-    """Row of the level table for each position of a pass, from the levels known so far."""
-    if scan.kind < 0:
-        return np.full(len(scan.rows), level_contexts(levels) - 1, np.intp)
-    height, width = known.shape
-    total = np.zeros(len(scan.rows), np.intp)
-    count = np.zeros(len(scan.rows), np.intp)
-    low = np.full(len(scan.rows), levels, np.intp)
-    high = np.zeros(len(scan.rows), np.intp)
-    for dy, dx in scan.neighbours:
-        y, x = scan.rows + dy * scan.step, scan.columns + dx * scan.step
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        value = known[np.where(inside, y, 0), np.where(inside, x, 0)].astype(np.intp)
-        total += np.where(inside, value, 0)
-        count += inside
-        low = np.where(inside, np.minimum(low, value), low)
-        high = np.where(inside, np.maximum(high, value), high)
-    # The upper left neighbour is always inside, so count is never 0.
-    mean = (2 * total + count // 2) // count
-    spread = np.searchsorted([1, 2, 4], high - low, side="right")
-    return (scan.kind * (2 * levels + 1) + mean) * LEVEL_SPREADS + spread
+    def __init__(self, n: int, levels: int, positions: int) -> None:
+        self._size = n // levels
+        self._by_position = np.zeros((positions, n), np.int8)
+        self._by_group = np.zeros((levels, positions + 1, self._size), np.int8)
+
+    def fill(self, g: int, positions: NDArray[np.intp], bits: NDArray[np.uint8]) -> None:
+        signs = 2 * bits.view(np.int8) - 1
+        self._by_position[positions, g * self._size : (g + 1) * self._size] = signs
+        self._by_group[g, positions] = signs
+
+    def inputs(
+        self, g: int, positions: NDArray[np.intp], neighbours: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        width = NEIGHBOURS * self._size
+        inputs = np.empty((len(positions), width + g * self._size), np.float32)
+        own = self._by_group[g].take(neighbours, axis=0)
+        inputs[:, :width] = own.reshape(len(positions), width)
+        inputs[:, width:] = self._by_position[:, : g * self._size].take(positions, axis=0)
+        return inputs
+
+    def packed(self, height: int, width: int) -> NDArray[np.uint8]:
+        bits = (self._by_position > 0).T.reshape(-1, height, width)
+        return np.packbits(bits, axis=0)
 
 
 class ContextModel:
-    """The integer tables of one bundle and the passes they are used in.
+    """The entropy model of one bundle: of levels and of codes.
 
     Args:
         tensors: the arrays of ``context.safetensors`` by name.
@@ -152,141 +289,50 @@ class ContextModel:
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
-        self.n, self.levels, self.group = n, levels, n // levels
-        try:
-            frequencies = tensors["levels.frequencies"]
-            self.neighbours = tensors["codes.neighbours"]
-            self.p1 = tensors["codes.p1"]
-        except KeyError as exc:
-            raise BundleError(f"the entropy model lacks {exc}; export the model again") from exc
-        self._check(frequencies)
-        self.cumulative = np.zeros((len(frequencies), levels + 2), np.uint32)
-        np.cumsum(frequencies, axis=1, out=self.cumulative[:, 1:], dtype=np.uint32)
+        if "levels.frequencies" not in tensors:
+            raise BundleError("the entropy model lacks levels.frequencies; export the model again")
+        self.levels = LevelModel(tensors["levels.frequencies"], levels)
+        self.codes = CodeModel(tensors, n, levels)
 
     @classmethod
     def from_bytes(cls, data: bytes, n: int, levels: int) -> ContextModel:
         """Read ``context.safetensors``."""
-        try:
-            tensors = load(data)
-        except (SafetensorError, ValueError, KeyError) as exc:
-            raise BundleError(
-                f"the entropy model cannot be read ({exc}); export the model again"
-            ) from exc
-        return cls(tensors, n, levels)
-
-    def _check(self, frequencies: NDArray[Any]) -> None:
-        neighbours, p1 = self.neighbours, self.p1
-        sizes_fit = (
-            frequencies.shape == (level_contexts(self.levels), self.levels + 1)
-            and neighbours.ndim == 3
-            and neighbours.shape[::2] == (self.n, 3)
-            and neighbours.shape[1] <= 16
-            and p1.shape == (self.n, 1 << neighbours.shape[1])
-        )
-        types = [array.dtype.name for array in (frequencies, neighbours, p1)]
-        types_fit = types == ["uint16", "int16", "uint16"]
-        if not sizes_fit or not types_fit:
-            raise BundleError("the entropy model's tables do not fit; export the model again")
-        first_of_group = np.arange(self.n) // self.group * self.group
-        values_fit = (
-            frequencies.min() > 0
-            and (frequencies.sum(axis=1, dtype=np.int64) == 65536).all()
-            and p1.min() > 0
-            and (neighbours[..., 0] < first_of_group[:, None]).all()
-            and (abs(neighbours[..., 1:].astype(np.int32)) <= 1).all()
-        )
-        if not values_fit:
-            raise BundleError("the entropy model's tables are damaged; export the model again")
-
-    def encode_levels(self, levels: NDArray[np.uint8]) -> Intervals:
-        """Intervals of a map of levels, uint8 [h, w], each 0..L."""
-        parts = []
-        for scan in level_passes(*levels.shape):
-            context = level_context(levels, scan, self.levels)
-            symbols = levels[scan.rows, scan.columns]
-            parts.append(rans.symbol_intervals(symbols, self.cumulative, context))
-        return _joined(parts)
-
-    def decode_levels(self, decoder: rans.Decoder, height: int, width: int) -> NDArray[np.uint8]:
-        """The map of levels, uint8 [height, width]."""
-        levels = np.zeros((height, width), np.uint8)
-        for scan in level_passes(height, width):
-            context = level_context(levels, scan, self.levels)
-            levels[scan.rows, scan.columns] = decoder.decode_symbols(self.cumulative, context)
-        return levels
-
-    def encode_codes(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> Intervals:
-        """Intervals of the kept bits of ``codes``, uint8 [n/8, h, w], under ``levels``."""
-        bits = np.unpackbits(codes, axis=0).reshape(self.n, -1)
-        planes = _Planes(self.n, levels)
-        parts = []
-        for g in range(self.levels):
-            group = range(g * self.group, (g + 1) * self.group)
-            positions = planes.positions(g)
-            kept = np.take(bits[group.start : group.stop], positions, axis=1)
-            places = planes.places(positions)
-            p1 = self._p1(planes, group, places)
-            planes.fill(group, places, kept)
-            parts.append(rans.bit_intervals(kept.reshape(-1), p1))
-        return _joined(parts)
-
-    def decode_codes(self, decoder: rans.Decoder, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The packed codes, uint8 [n/8, h, w]; masked bits are 0."""
-        planes = _Planes(self.n, levels)
-        for g in range(self.levels):
-            group = range(g * self.group, (g + 1) * self.group)
-            places = planes.places(planes.positions(g))
-            bits = decoder.decode_bits(self._p1(planes, group, places))
-            planes.fill(group, places, bits.reshape(self.group, -1))
-        return np.packbits(planes.inner(), axis=0)
-
-    def _p1(self, planes: _Planes, group: range, places: NDArray[np.intp]) -> Any:
-        """Probabilities of a 1 for the channels of a group at ``places``, uint16 [...]."""
-        p1 = np.empty((self.group, len(places)), np.uint16)
-        for row, k in enumerate(group):
-            index = np.zeros(len(places), np.intp)
-            for t, (channel, dy, dx) in enumerate(self.neighbours[k].tolist()):
-                if channel >= 0:
-                    index += planes.at(channel, places, dy, dx).astype(np.intp) << t
-            p1[row] = self.p1[k][index]
-        return p1.reshape(-1)
+        return cls(read_tensors(data), n, levels)
 
 
-class _Planes:
-    """The bits known so far, one plane per channel, with a border of zeros around each."""
+def read_tensors(data: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of ``context.safetensors`` by name.
 
-    def __init__(self, n: int, levels: NDArray[np.uint8]) -> None:
-        self.height, self.width = levels.shape
-        self.levels = levels.reshape(-1)
-        self.bits = np.zeros((n, (self.height + 2) * (self.width + 2)), np.uint8)
-
-    def positions(self, g: int) -> NDArray[np.intp]:
-        """Flat positions in the map of levels where group g is kept."""
-        positions: NDArray[np.intp] = np.flatnonzero(self.levels > g)
-        return positions
-
-    def places(self, positions: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Where ``positions`` lie in a plane with its border."""
-        found: NDArray[np.intp] = positions + 2 * (positions // self.width) + (self.width + 3)
-        return found
-
-    def at(self, channel: int, places: NDArray[np.intp], dy: int, dx: int) -> NDArray[np.uint8]:
-        """Bits of one channel, seen from ``places`` at an offset of -1..1."""
-        seen: NDArray[np.uint8] = self.bits[channel][places + (dy * (self.width + 2) + dx)]
-        return seen
-
-    def fill(self, group: range, places: NDArray[np.intp], bits: NDArray[np.uint8]) -> None:
-        self.bits[group.start : group.stop, places] = bits
-
-    def inner(self) -> NDArray[np.uint8]:
-        """All planes without their borders, uint8 [n, height, width]."""
-        shaped = self.bits.reshape(-1, self.height + 2, self.width + 2)
-        return shaped[:, 1:-1, 1:-1]
+    Raises:
+        BundleError: the bytes are not a safetensors file.
+    """
+    try:
+        return dict(load(data))
+    except (SafetensorError, ValueError, KeyError) as exc:
+        raise BundleError(
+            f"the entropy model cannot be read ({exc}); export the model again"
+        ) from exc
 
 
-def _joined(parts: list[tuple[NDArray[np.uint16], NDArray[np.uint16]]]) -> Intervals:
-    return Intervals(
-        np.concatenate([starts for starts, _ in parts]),
-        np.concatenate([freqs for _, freqs in parts]),
-        tuple(len(starts) for starts, _ in parts),
-    )
+def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
+    size = n // levels
+    hidden = tensors["codes.middle"].shape[-1] if "codes.middle" in tensors else 0
+    forms = {
+        "own": ("int8", (KINDS - 1, levels, NEIGHBOURS * size, hidden)),
+        "earlier": ("int8", (levels, n, hidden)),
+        "level": ("int32", (levels, levels + 1, hidden)),
+        "kind": ("int32", (KINDS, levels, hidden)),
+        "middle": ("int8", (levels, hidden, hidden)),
+        "middle_bias": ("int32", (levels, hidden)),
+        "last": ("int8", (levels, hidden, size)),
+        "last_bias": ("int32", (levels, size)),
+        "p1": ("uint16", (LOGITS,)),
+    }
+    for name, form in forms.items():
+        array = tensors.get(f"codes.{name}")
+        if array is None:
+            raise BundleError(f"the entropy model lacks codes.{name}; export the model again")
+        if (array.dtype.name, array.shape) != form:
+            raise BundleError(f"codes.{name} does not fit the model; export the model again")
+    if not tensors["codes.p1"].all() or (np.diff(tensors["codes.p1"].astype(np.int32)) < 0).any():
+        raise BundleError("codes.p1 is damaged; export the model again")

@@ -49,7 +49,14 @@ from numpy.typing import NDArray
 
 from cwic.errors import CorruptError, TruncatedError, UsageError
 
-__all__ = ["Decoder", "bit_intervals", "encode", "implementation", "symbol_intervals"]
+__all__ = [
+    "Decoder",
+    "bit_intervals",
+    "encode",
+    "head_bytes",
+    "implementation",
+    "symbol_intervals",
+]
 
 Implementation = Literal["c", "numpy"]
 _Rows = NDArray[np.uint16] | NDArray[np.intp]
@@ -202,6 +209,11 @@ def _check_tables(cumulative: NDArray[np.uint32], rows: _Rows) -> None:
         raise UsageError(f"rows leaves the {len(cumulative)} tables of cumulative; check the index")
 
 
+def head_bytes(lanes: int) -> int:
+    """Bytes of a stream before its first word."""
+    return _STATE_BYTES * lanes
+
+
 def bit_intervals(
     bits: NDArray[np.uint8], p1: NDArray[np.uint16]
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
@@ -271,7 +283,7 @@ class Decoder:
         _check_lanes(lanes)
         if not isinstance(data, bytes):
             raise UsageError("the entropy-coded data is not bytes; convert it first")
-        head = _STATE_BYTES * lanes
+        head = head_bytes(lanes)
         if len(data) < head or (len(data) - head) % 2:
             raise TruncatedError(f"the entropy-coded data is cut off; {_DAMAGED}")
         padded = np.zeros((lanes, 8), np.uint8)

@@ -51,7 +51,7 @@ def test_shapes(any_network: CodecNetwork, size: tuple[int, int]) -> None:
     h, w = size[0] // STRIDE, size[1] // STRIDE
     with torch.no_grad():
         e, p = any_network.eval().encode(x)
-        y, mask, p_again = any_network(x, torch.ones(2))
+        y, _, mask, p_again = any_network(x, torch.ones(2))
     assert e.shape == mask.shape == (2, config.n, h, w)
     assert p.shape == p_again.shape == (2, 1, h, w)
     assert y.shape == x.shape

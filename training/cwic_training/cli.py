@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ def main_stage(**options: Any) -> None:
 @train.command("importance")
 @_options
 @click.option("--rate-weight", default=_DEFAULT.rate_weight, show_default=True)
+@click.option(
+    "--rate-model",
+    type=click.Choice(["count", "context"]),
+    default=_DEFAULT.rate_model,
+    show_default=True,
+    help="What a code costs in the loss.",
+)
 @click.option("--rate-bpp", type=float, help="Fixed rate by the paper's hinge; default variable.")
 @click.option("--scale-min", default=_DEFAULT.scale_min, show_default=True)
 @click.option("--scale-max", default=_DEFAULT.scale_max, show_default=True)
@@ -92,15 +100,31 @@ def importance_stage(**options: Any) -> None:
 @_train_glob
 @_valid_glob
 @click.option("-o", "--out", type=_path, required=True, help="Release weights, .safetensors.")
+@click.option("--steps", default=3000, show_default=True, help="Of the context network.")
+@click.option("--batch", default=8, show_default=True, help="Crops of 256x256 pixels per step.")
 @_seed
-def entropy_stage(checkpoint: Path, train_glob: str, valid_glob: str, out: Path, seed: int) -> None:
-    """Fit the entropy model to the frozen network of CKPT (a run's .safetensors)."""
+def entropy_stage(
+    checkpoint: Path,
+    train_glob: str,
+    valid_glob: str,
+    out: Path,
+    steps: int,
+    batch: int,
+    seed: int,
+) -> None:
+    """Train the entropy model of the frozen network of CKPT (a run's .safetensors)."""
     trained = load_checkpoint(checkpoint)
     pictures = find_pictures(train_glob, "--train-glob")
     held_out = find_pictures(valid_glob, "--valid-glob")
-    release, report = fit_entropy_model(trained, pictures, held_out, seed=seed)
+    with click.progressbar(length=steps, label="context network", file=sys.stderr) as bar:
+        release, report = fit_entropy_model(
+            trained, pictures, held_out, steps=steps, batch=batch, seed=seed, progress=bar.update
+        )
     save_checkpoint(out, release)
-    click.echo(f"codes: {report.bits_per_code:.4f} bits per code, {report.codes_bpp:.4f} bpp")
+    click.echo(
+        f"codes: {report.bits_per_code:.4f} bits per code ({report.bits_per_code_float:.4f} before "
+        f"rounding to integers), {report.codes_bpp:.4f} bpp"
+    )
     click.echo(f"levels: {report.bits_per_level:.4f} bits per level, {report.levels_bpp:.4f} bpp")
     click.echo(f"weights and tables in {out}")
 

@@ -1,14 +1,14 @@
-"""Stage `entropy`: fit the integer tables of :mod:`cwic.context` to a trained network.
+"""Stage `entropy`: train the entropy model of a frozen network and freeze it to integers.
 
-The network is frozen (its weights rounded to half precision, as a release stores them) and
-run over photographs, each coded at one of many rates; the tables are smoothed counts. For
-each channel the context bits are chosen greedily by conditional entropy, from the bits
-that correlate most with it.
+The network's weights are rounded to half precision, as a release stores them, and run over
+photographs once. Then a context network (:mod:`cwic_training.context_net`) learns to predict
+the kept bits of random crops at random rates, at last with the integers that it is frozen
+to; and a table of level frequencies is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from cwic.context import LEVEL_SPREADS, ContextModel, level_context, level_contexts, level_passes
-from cwic.errors import CheckpointError
+from cwic.context import LOGITS, ContextModel
+from cwic.errors import CheckpointError, TrainingError
+from cwic.level_model import LEVEL_SPREADS, level_context, level_contexts
 from cwic.rate import levels_from_importance
+from cwic.scan import KINDS, PASSES
 from cwic_training.checkpoint import Checkpoint
+from cwic_training.context_net import ContextNet
 from cwic_training.data import open_centre
 from cwic_training.model import STRIDE, CodecNetwork, ModelConfig
 
@@ -28,49 +32,42 @@ __all__ = ["EntropyReport", "fit_entropy_model"]
 
 _SCALES = (0.06, 1.5)
 _GOLDEN = 0.618034
-_CONTEXT_BITS = 12
-_CANDIDATES = 28
-_SELECTION_SAMPLES = 60_000
-_SHRINKAGE = 4.0
+_CROP = 32
+_LEARNING_RATE = 4e-3
+_DECAY = 0.7
+"""Last part of the steps over which the learning rate falls to zero."""
+_QUANTISED = 0.3
+"""Last part of the steps that train the integers."""
 _LEVEL_SHRINKAGE = 8.0
 _RAREST = 32
-_OFFSETS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-
-_Bits = NDArray[np.uint8]
-_Place = tuple[NDArray[np.intp], ...]  # rows and columns
-_Neighbour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """One picture at one rate.
+class _Picture:
+    """What the frozen network makes of one photograph.
 
     Attributes:
-        bits: kept code bits, uint8 [n, h + 2, w + 2]; masked ones and the border are 0.
-        levels: uint8 [h, w].
+        codes: packed, uint8 [n/8, h, w].
+        importance: uint8 [h, w].
     """
 
-    bits: _Bits
-    levels: NDArray[np.uint8]
-
-    def seen_from(self, place: _Place, channels: slice, dy: int, dx: int) -> _Bits:
-        """Bits of ``channels`` at an offset of -1..1 from positions: [channels, positions]."""
-        rows, columns = place
-        seen: _Bits = self.bits[channels, rows + (dy + 1), columns + (dx + 1)]
-        return seen
+    codes: NDArray[np.uint8]
+    importance: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class EntropyReport:
-    """Cost per symbol on pictures that the tables were not fitted to.
+    """Cost per symbol on pictures that the model was not trained on.
 
     Attributes:
-        bits_per_code: bits per kept code bit; 1 without a model.
+        bits_per_code: bits per kept code, integers; 1 without a model.
+        bits_per_code_float: of the same network before its weights are rounded.
         bits_per_level: bits per position for the levels.
         codes_bpp, levels_bpp: both in bits per pixel.
     """
 
     bits_per_code: float
+    bits_per_code_float: float
     bits_per_level: float
     codes_bpp: float
     levels_bpp: float
@@ -81,23 +78,28 @@ def fit_entropy_model(
     train: Sequence[Path],
     valid: Sequence[Path],
     *,
+    steps: int = 3000,
+    batch: int = 8,
+    hidden: int = 64,
     seed: int = 0,
     largest_px: int = 512,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Checkpoint, EntropyReport]:
-    """Fit the tables and measure them.
-
-    All codes of the training pictures are in memory, a byte each: 0.5 MB for a picture of
-    512 x 512 and n=128.
+    """Train the entropy model and measure it.
 
     Args:
         checkpoint: a network trained with an importance map.
-        train: pictures to count on.
+        train: pictures to train on; their codes are held in memory, 33 kB for 512 x 512.
         valid: pictures to measure on.
-        seed: of the rates.
+        steps: optimiser steps of the context network.
+        batch: crops of 32 x 32 positions per step.
+        hidden: width of the context network.
+        seed: of rates, crops and initial weights.
         largest_px: longer sides are cropped to this, centred.
+        progress: called with the number of steps done since it was last called.
 
     Returns:
-        The release checkpoint (weights rounded to half, tables inside) and the costs.
+        The release checkpoint (weights rounded to half, integers inside) and the costs.
 
     Raises:
         CheckpointError: the network's importance map was never trained.
@@ -108,55 +110,120 @@ def fit_entropy_model(
             "the checkpoint is of stage main, without an importance map; "
             "run cwic train importance with --init first"
         )
+    if min(steps, batch, hidden) < 1:
+        raise TrainingError("steps, batch and width must be at least 1; use the defaults")
     release = checkpoint.rounded_to_half()
     network, config = release.network(), release.config
-    samples = list(_samples(network, train, seed, largest_px))
-    neighbours, p1 = _fit_codes(samples, config)
+    pictures = list(_pictures(network, train, largest_px))
+    context = _train_context(pictures, config, steps, batch, hidden, seed, progress)
     tables: dict[str, NDArray[Any]] = {
-        "levels.frequencies": _fit_levels(samples, config.levels),
-        "codes.neighbours": neighbours,
-        "codes.p1": p1,
+        **context.integers(),
+        "codes.p1": _sigmoid_table(),
+        "levels.frequencies": _fit_levels(pictures, config.levels, seed),
     }
     model = ContextModel(tables, config.n, config.levels)
-    report = _measure(model, _samples(network, valid, seed + 1, largest_px))
+    held_out = list(_pictures(network, valid, largest_px))
+    report = _measure(model, context, held_out, config.levels, seed + 1)
     release.entropy = {name: torch.from_numpy(table) for name, table in tables.items()}
-    release.training = {**release.training, "entropy": asdict(report)}
+    release.training = {**release.training, "entropy": {**asdict(report), "steps": steps}}
     return release, report
 
 
-def _samples(
-    network: CodecNetwork, paths: Sequence[Path], seed: int, largest_px: int
-) -> Iterator[_Sample]:
-    """Codes and levels of each picture; rate factors spread evenly over their logarithm."""
-    start = np.random.default_rng([seed, 3]).random()
-    low, high = np.log(_SCALES)
-    config = network.config
-    for index, path in enumerate(paths):
+def _pictures(network: CodecNetwork, paths: Sequence[Path], largest_px: int) -> Iterator[_Picture]:
+    for path in paths:
         picture = torch.from_numpy(open_centre(path, largest_px))
         with torch.inference_mode():
             e, p = network.encode(picture.permute(2, 0, 1)[None].float() / 255)
-        scale = float(np.exp(low + (high - low) * ((start + index * _GOLDEN) % 1)))
-        importance = (p[0, 0] * 255).round().to(torch.uint8).numpy()
-        levels = levels_from_importance(importance, scale, config.levels)
-        group = np.arange(config.n)[:, None, None] // (config.n // config.levels)
-        bits = (e[0].numpy() > 0) & (group < levels)
-        yield _Sample(np.pad(bits.astype(np.uint8), ((0, 0), (1, 1), (1, 1))), levels)
+        codes = np.packbits((e[0] > 0).numpy(), axis=0)
+        yield _Picture(codes, (p[0, 0] * 255).round().to(torch.uint8).numpy())
 
 
-def _fit_levels(samples: list[_Sample], levels: int) -> NDArray[np.uint16]:
+def _spread_scales(count: int, seed: int) -> NDArray[np.float64]:
+    """Rate factors spread evenly over their logarithm."""
+    start = np.random.default_rng([seed, 3]).random()
+    low, high = np.log(_SCALES)
+    spread = np.exp(low + (high - low) * ((start + np.arange(count) * _GOLDEN) % 1))
+    return np.asarray(spread, np.float64)
+
+
+def _train_context(
+    pictures: list[_Picture],
+    config: ModelConfig,
+    steps: int,
+    batch: int,
+    hidden: int,
+    seed: int,
+    progress: Callable[[int], None] | None,
+) -> ContextNet:
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 4])
+    net = ContextNet(config, hidden)
+    optimiser = torch.optim.Adam(net.parameters(), _LEARNING_RATE)
+    side = min(_CROP, max(min(p.importance.shape) for p in pictures))
+    large = [p for p in pictures if min(p.importance.shape) >= side]
+    for step in range(steps):
+        net.quantised = step >= steps * (1 - _QUANTISED)
+        for group in optimiser.param_groups:
+            group["lr"] = _LEARNING_RATE * min(1.0, (steps - step) / (steps * _DECAY))
+        bits, mask, levels = _crops(large, config, side, batch, rng)
+        loss = net(bits, mask, levels).sum() / mask.sum().clamp(min=1)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if progress is not None:
+            progress(1)
+    return net
+
+
+def _crops(
+    pictures: list[_Picture], config: ModelConfig, side: int, batch: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random crops at random rates: bits and mask [N, n, side, side], levels [N, side, side]."""
+    codes, levels = [], []
+    for _ in range(batch):
+        picture = pictures[int(rng.integers(len(pictures)))]
+        top, left = (int(rng.integers(length - side + 1)) for length in picture.importance.shape)
+        area = slice(top, top + side), slice(left, left + side)
+        scale = float(np.exp(rng.uniform(*np.log(_SCALES))))
+        codes.append(picture.codes[:, area[0], area[1]])
+        levels.append(levels_from_importance(picture.importance[area], scale, config.levels))
+    return _tensors(np.stack(codes), np.stack(levels), config)
+
+
+def _tensors(
+    codes: NDArray[np.uint8], levels: NDArray[np.uint8], config: ModelConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    bits = torch.from_numpy(np.unpackbits(codes, axis=1)).float()
+    kept = torch.from_numpy(levels.astype(np.int64))
+    group = torch.arange(config.n).view(1, -1, 1, 1) // (config.n // config.levels)
+    return bits, (group < kept[:, None]).float(), kept
+
+
+def _sigmoid_table() -> NDArray[np.uint16]:
+    logits = (np.arange(LOGITS) - LOGITS // 2) / 32
+    whole = np.rint(65536 / (1 + np.exp(-logits)))
+    return np.clip(whole, _RAREST, 65536 - _RAREST).astype(np.uint16)
+
+
+def _fit_levels(pictures: list[_Picture], levels: int, seed: int) -> NDArray[np.uint16]:
     """Rows of frequencies: counts, shrunk towards all contexts of the same mean."""
     counts = np.zeros((level_contexts(levels), levels + 1))
-    for sample in samples:
-        for scan in level_passes(*sample.levels.shape):
-            context = level_context(sample.levels, scan, levels)
-            np.add.at(counts, (context, sample.levels[scan.rows, scan.columns]), 1)
-    by_mean = counts[:-1].reshape(-1, 2 * levels + 1, LEVEL_SPREADS, levels + 1)
+    scales = _spread_scales(len(pictures), seed)
+    for picture, scale in zip(pictures, scales, strict=True):
+        chosen = levels_from_importance(picture.importance, float(scale), levels)
+        flat = chosen.reshape(-1)
+        for scan in PASSES:
+            positions = scan.positions(*chosen.shape)
+            nearest = scan.neighbours(positions, *chosen.shape)[:, :4]
+            context = level_context(flat, scan, nearest, levels)
+            np.add.at(counts, (context, flat[positions]), 1)
+    by_mean = counts.reshape(KINDS, 2 * levels + 1, LEVEL_SPREADS, levels + 1)
     # Where nothing of a mean was seen, levels near to it are likelier.
     mean, level = np.ogrid[0 : 2 * levels + 1, 0 : levels + 1]
-    shared = by_mean.sum(axis=(0, 2)) + 2.0 ** -abs(level - mean / 2)
+    shared = by_mean[:-1].sum(axis=(0, 2)) + 2.0 ** -abs(level - mean / 2)
     prior = shared / shared.sum(axis=1, keepdims=True)
     smoothed = by_mean + _LEVEL_SHRINKAGE * prior[None, :, None, :]
-    return _frequencies(np.concatenate([smoothed.reshape(-1, levels + 1), counts[-1:] + 1]))
+    return _frequencies(smoothed.reshape(-1, levels + 1))
 
 
 def _frequencies(weights: NDArray[Any]) -> NDArray[np.uint16]:
@@ -169,94 +236,27 @@ def _frequencies(weights: NDArray[Any]) -> NDArray[np.uint16]:
     return frequencies
 
 
-def _fit_codes(
-    samples: list[_Sample], config: ModelConfig
-) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    """Context bits and probabilities of every channel, group after group."""
-    neighbours = np.zeros((config.n, _CONTEXT_BITS, 3), np.int16)
-    neighbours[..., 0] = -1
-    p1 = np.empty((config.n, 1 << _CONTEXT_BITS), np.uint16)
-    size = config.n // config.levels
-    for g in range(config.levels):
-        first = g * size
-        places: list[_Place] = [np.nonzero(sample.levels > g) for sample in samples]
-        every = max(1, sum(len(rows) for rows, _ in places) // _SELECTION_SAMPLES)
-        few: list[_Place] = [(rows[::every], columns[::every]) for rows, columns in places]
-        candidates = [(c, dy, dx) for dy, dx in _OFFSETS for c in range(first)]
-        features = np.concatenate(
-            [_gathered(samples, few, slice(first), dy, dx) for dy, dx in _OFFSETS]
-        )
-        for k in range(first, first + size):
-            target = _gathered(samples, few, slice(k, k + 1), 0, 0)[0]
-            chosen = [candidates[index] for index in _select(features, target)]
-            neighbours[k, : len(chosen)] = np.reshape(chosen, (-1, 3))
-            p1[k] = _table(samples, places, k, chosen)
-    return neighbours, p1
-
-
-def _gathered(
-    samples: list[_Sample], places: list[_Place], channels: slice, dy: int, dx: int
-) -> _Bits:
-    """:meth:`_Sample.seen_from` over all samples, one after the other."""
-    pairs = zip(samples, places, strict=True)
-    return np.concatenate([s.seen_from(place, channels, dy, dx) for s, place in pairs], axis=1)
-
-
-def _select(features: _Bits, target: _Bits) -> list[int]:
-    """Rows of ``features`` to use as context bits, greedily by the code length of ``target``."""
-    if not len(features) or not len(target):
-        return []
-    centred = (target - target.mean(dtype=np.float64)).astype(np.float32)
-    covariance = features.astype(np.float32) @ centred / len(target)
-    mean = features.mean(axis=1, dtype=np.float64)
-    correlation = abs(covariance) / np.sqrt(mean * (1 - mean) + 1e-6)
-    left = np.argsort(-correlation, kind="stable")[:_CANDIDATES].tolist()
-    chosen: list[int] = []
-    index = np.zeros(len(target), np.int64)
-    while left and len(chosen) < _CONTEXT_BITS:
-        contexts = 2 << len(chosen)
-        costs = [_cost(2 * index + features[row], target, contexts) for row in left]
-        chosen.append(left.pop(int(np.argmin(costs))))
-        index = 2 * index + features[chosen[-1]]
-    return chosen
-
-
-def _cost(index: NDArray[np.int64], target: _Bits, contexts: int) -> float:
-    """Code length of ``target`` in bits given its context; a context itself costs a little."""
-    pair = np.bincount(2 * index + target, minlength=2 * contexts).reshape(-1, 2) + 0.4
-    return float((-pair * np.log2(pair / pair.sum(axis=1, keepdims=True))).sum())
-
-
-def _table(
-    samples: list[_Sample], places: list[_Place], k: int, chosen: list[_Neighbour]
-) -> NDArray[np.uint16]:
-    """Probability of a 1 of channel k in each context, shrunk towards the shorter context."""
-    target = _gathered(samples, places, slice(k, k + 1), 0, 0)[0]
-    estimate = np.array([(target.sum() + 1) / (len(target) + 2)])
-    index = np.zeros(len(target), np.int64)
-    for t, (channel, dy, dx) in enumerate(chosen):
-        bit = _gathered(samples, places, slice(channel, channel + 1), dy, dx)[0]
-        index += bit.astype(np.int64) << t
-        ones = np.bincount(index, weights=target, minlength=2 << t)
-        total = np.bincount(index, minlength=2 << t)
-        estimate = (ones + _SHRINKAGE * np.tile(estimate, 2)) / (total + _SHRINKAGE)
-    whole = np.clip(np.rint(estimate * 65536), _RAREST, 65536 - _RAREST).astype(np.uint16)
-    return np.resize(whole, 1 << _CONTEXT_BITS)
-
-
-def _measure(model: ContextModel, samples: Iterator[_Sample]) -> EntropyReport:
-    code_bits = level_bits = 0.0
+def _measure(
+    model: ContextModel, net: ContextNet, pictures: list[_Picture], levels: int, seed: int
+) -> EntropyReport:
+    config = ModelConfig(n=net.n, levels=net.levels)
+    net.quantised = False
+    integer_bits = float_bits = level_bits = 0.0
     codes = positions = 0
-    for sample in samples:
-        coded = model.encode_codes(np.packbits(sample.bits[:, 1:-1, 1:-1], axis=0), sample.levels)
-        code_bits += coded.bits
+    for picture, scale in zip(pictures, _spread_scales(len(pictures), seed), strict=True):
+        chosen = levels_from_importance(picture.importance, float(scale), levels)
+        coded = model.codes.encode(picture.codes, chosen)
+        integer_bits += coded.bits
         codes += len(coded.freqs)
-        level_bits += model.encode_levels(sample.levels).bits
-        positions += sample.levels.size
+        with torch.inference_mode():
+            float_bits += float(net(*_tensors(picture.codes[None], chosen[None], config)).sum())
+        level_bits += model.levels.encode(chosen).bits
+        positions += chosen.size
     pixels = positions * STRIDE**2
     return EntropyReport(
-        bits_per_code=round(code_bits / max(1, codes), 4),
+        bits_per_code=round(integer_bits / max(1, codes), 4),
+        bits_per_code_float=round(float_bits / max(1, codes), 4),
         bits_per_level=round(level_bits / positions, 4),
-        codes_bpp=round(code_bits / pixels, 4),
+        codes_bpp=round(integer_bits / pixels, 4),
         levels_bpp=round(level_bits / pixels, 4),
     )

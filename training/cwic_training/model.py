@@ -163,7 +163,7 @@ class CodecNetwork(nn.Module):
         y: Tensor = self.synthesis(z).float()
         return y / 2 + 0.5
 
-    def forward(self, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One pass as training sees it.
 
         Args:
@@ -171,8 +171,8 @@ class CodecNetwork(nn.Module):
             scale: rate factor per picture, float [N]; None keeps every code (stage `main`).
 
         Returns:
-            The reconstruction (unclipped), the mask m [N, n, h, w] (ones if ``scale`` is
-            None) and P [N, 1, h, w].
+            The reconstruction (unclipped), the code bits B [N, n, h, w], the mask m of that
+            shape (ones if ``scale`` is None) and P [N, 1, h, w].
         """
         e, p = self.encode(x)
         bits = ops.binarize(e)
@@ -180,7 +180,7 @@ class CodecNetwork(nn.Module):
             mask = torch.ones_like(bits)
         else:
             mask = ops.importance_mask(p, scale, self.config.levels, self.config.n)
-        return self.decode((2 * bits - 1) * mask), mask, p
+        return self.decode((2 * bits - 1) * mask), bits, mask, p
 
     def folded_projection(self) -> tuple[Tensor, Tensor]:
         """Weight [n, width, 1, 1] and bias [n] of E with the normalisation folded in."""

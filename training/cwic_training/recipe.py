@@ -22,6 +22,8 @@ class Recipe:
         batch: crops per step.
         crop: side of a crop in pixels, a multiple of 8.
         rate_weight: weight of the rate term; with ``rate_bpp`` the weight of the hinge.
+        rate_model: what a kept code costs in the loss: ``"count"``, one bit, or ``"context"``,
+            what a context network trained along with the model makes of it.
         rate_bpp: None for variable rate, else the paper's fixed target r in bits per pixel.
         scale_min, scale_max: range of the rate factor s, drawn log-uniformly.
         muon_lr, adam_lr: learning rates of weight matrices and of the rest.
@@ -36,6 +38,7 @@ class Recipe:
     batch: int = 16
     crop: int = 128
     rate_weight: float = 20.0
+    rate_model: str = "count"
     rate_bpp: float | None = None
     scale_min: float = 0.08
     scale_max: float = 1.5
@@ -48,6 +51,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.stage not in ("main", "importance"):
             raise TrainingError(f"unknown stage {self.stage!r}; use 'main' or 'importance'")
+        if self.rate_model not in ("count", "context"):
+            raise TrainingError(f"unknown rate model {self.rate_model!r}; use 'count' or 'context'")
         if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
             raise TrainingError("steps, batch and validation interval must be at least 1")
         if self.crop <= 0 or self.crop % STRIDE:

@@ -9,13 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cwic.errors import TrainingError
 from cwic_training import losses, ops
 from cwic_training.checkpoint import Checkpoint
+from cwic_training.context_net import ContextNet
 from cwic_training.model import CodecNetwork, ModelConfig
 from cwic_training.optim import MuonAdam, split_parameters, warmup_stable_decay
 from cwic_training.recipe import Recipe
 
 __all__ = ["VALIDATION_SCALES", "CodecTask"]
+
+_CONTEXT_HIDDEN = 32
+"""Half the width of the network that is shipped: its gradients only have to point the way."""
 
 VALIDATION_SCALES = (0.1, 0.25, 0.6, 1.5)
 """Rate factors at which a variable-rate model is validated."""
@@ -32,12 +37,17 @@ class CodecTask(pl.LightningModule):
         super().__init__()
         self.network = CodecNetwork(config)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.context = (
+            ContextNet(config, _CONTEXT_HIDDEN) if recipe.rate_model == "context" else None
+        )
         self.recipe = recipe
         self.rate_factor = warmup_stable_decay(recipe.steps, recipe.cooldown)
         self.steps_done = 0
 
     def configure_optimizers(self) -> MuonAdam:
         matrices, others = split_parameters(self.network)
+        if self.context is not None:
+            others = [*others, *self.context.parameters()]
         return MuonAdam(matrices, others, self.recipe.muon_lr, self.recipe.adam_lr)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
@@ -93,6 +103,15 @@ class CodecTask(pl.LightningModule):
         codes = losses.code_bpp(p, scale, config.n)
         return codes, losses.level_bpp(p, scale, config.levels)
 
+    def _coded_bpp(self, bits: Tensor, mask: Tensor, p: Tensor, scale: Tensor) -> Tensor:
+        """What the context network makes of the codes, bits per pixel, per picture [N]."""
+        if self.context is None:
+            raise TrainingError("the recipe has no context network; use rate_model='context'")
+        levels = ops.importance_levels(p.detach(), scale, self.network.config.levels)
+        with torch.autocast(p.device.type, enabled=False):
+            cost: Tensor = self.context(bits.float(), mask.float(), levels[:, 0].long())
+        return cost.sum((1, 2, 3)) / (losses.PIXELS_PER_CODE * p[0].numel())
+
     def _loss(self, mse: Tensor, bpp: Tensor, scale: Tensor | None) -> Tensor:
         r = self.recipe
         if scale is None:
@@ -104,9 +123,11 @@ class CodecTask(pl.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
         scale = self._scales(x.shape[0])
-        y, _, p = self.network(x, scale)
+        y, bits, mask, p = self.network(x, scale)
         mse = losses.mse255(x, y)
         codes, levels = self._bpp(p, scale)
+        if self.context is not None and scale is not None:
+            codes = self._coded_bpp(bits, mask, p, scale)
         loss = self._loss(mse, codes + levels, scale)
         psnr = 10 * torch.log10(255.0**2 / mse.detach()).mean()
         self.log("psnr", psnr, prog_bar=True)
@@ -118,7 +139,8 @@ class CodecTask(pl.LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         x = batch.float() / 255
         e, p = self.network.encode(x)
-        signs = 2 * ops.binarize(e) - 1
+        bits = ops.binarize(e)
+        signs = 2 * bits - 1
         config = self.network.config
         several = self.recipe.stage != "main" and self.recipe.rate_bpp is None
         scales: tuple[float, ...] = VALIDATION_SCALES if several else (1.0,)
@@ -134,6 +156,8 @@ class CodecTask(pl.LightningModule):
             )
             y = self.network.decode(signs * mask)
             codes, levels = self._bpp(p, scale)
+            if self.context is not None and scale is not None:
+                codes = self._coded_bpp(bits, mask, p, scale)
             total += self._loss(losses.mse255(x, y), codes + levels, scale)
             mse = losses.mse255(x, y.clamp(0, 1))
             self.log(f"val/psnr_{value:g}", 10 * torch.log10(255.0**2 / mse).mean())

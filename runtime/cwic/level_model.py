@@ -1,0 +1,142 @@
+"""Probabilities of importance levels: integer tables, indexed by the levels around.
+
+In the passes of :mod:`cwic.scan`; of a position's four nearest known neighbours, those
+inside the map::
+
+    mean    (2 * sum + count // 2) // count        0..2L, in halves
+    spread  highest - lowest: 0, 1, 2..3, 4 and more
+    row     (kind of the pass * (2L + 1) + mean) * 4 + spread; the first pass: mean = spread = 0
+
+The row of ``levels.frequencies`` gives the probability of each level in 1/65536.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic import rans
+from cwic.errors import BundleError
+from cwic.scan import KINDS, PASSES, Pass
+
+__all__ = ["LEVEL_SPREADS", "Intervals", "LevelModel", "level_context", "level_contexts"]
+
+LEVEL_SPREADS = 4
+_NEAREST = 4
+_BITS_COST = 16 - np.log2(np.maximum(np.arange(65537), 1)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """What the entropy coder writes: one interval per symbol, pass after pass.
+
+    Attributes:
+        starts, freqs: uint16 [symbols], in 1/65536.
+        pass_sizes: symbols per pass.
+    """
+
+    starts: NDArray[np.uint16]
+    freqs: NDArray[np.uint16]
+    pass_sizes: tuple[int, ...]
+
+    @property
+    def bits(self) -> float:
+        """Ideal code length under the model, in bits."""
+        return float(_BITS_COST[self.freqs].sum())
+
+    def to_bytes(self, lanes: int) -> bytes:
+        """The rANS stream of these symbols."""
+        return rans.encode(self.starts, self.freqs, self.pass_sizes, lanes)
+
+    @classmethod
+    def joined(cls, parts: list[tuple[NDArray[np.uint16], NDArray[np.uint16]]]) -> Intervals:
+        """One after the other, each ``(starts, freqs)`` a pass."""
+        return cls(
+            np.concatenate([starts for starts, _ in parts]),
+            np.concatenate([freqs for _, freqs in parts]),
+            tuple(len(starts) for starts, _ in parts),
+        )
+
+
+def level_contexts(levels: int) -> int:
+    """Number of rows for a highest level L."""
+    return KINDS * (2 * levels + 1) * LEVEL_SPREADS
+
+
+@lru_cache(maxsize=16)
+def _nearest(height: int, width: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Positions and their four nearest known neighbours, pass after pass."""
+    found = []
+    for scan in PASSES:
+        positions = scan.positions(height, width)
+        found.append((positions, scan.neighbours(positions, height, width)[:, :_NEAREST]))
+    return found
+
+
+def level_context(
+    known: NDArray[np.uint8], scan: Pass, neighbours: NDArray[np.intp], levels: int
+) -> NDArray[np.intp]:
+    """Row of the table for each position of a pass.
+
+    Args:
+        known: the map so far, flat, uint8 [h * w].
+        scan: the pass.
+        neighbours: flat indices [positions, 4 or 0]; h * w for one outside the map.
+        levels: L.
+    """
+    first = scan.kind * (2 * levels + 1) * LEVEL_SPREADS
+    if not scan.offsets:
+        return np.full(len(neighbours), first, np.intp)
+    padded = np.append(known, 0)
+    inside = neighbours < len(known)
+    value = padded[neighbours].astype(np.intp)
+    total, count = value.sum(axis=1), inside.sum(axis=1)
+    low = np.where(inside, value, levels).min(axis=1)
+    high = value.max(axis=1)
+    # One neighbour up or left is always inside, so count is never 0.
+    mean = (2 * total + count // 2) // count
+    spread = np.searchsorted([1, 2, 4], high - low, side="right")
+    rows: NDArray[np.intp] = first + mean * LEVEL_SPREADS + spread
+    return rows
+
+
+class LevelModel:
+    """The tables and how a map of levels is coded with them.
+
+    Args:
+        frequencies: ``levels.frequencies``, uint16 [rows, L + 1], positive, rows sum to 65536.
+        levels: L.
+
+    Raises:
+        BundleError: the table is not of that form.
+    """
+
+    def __init__(self, frequencies: NDArray[Any], levels: int) -> None:
+        shape = (level_contexts(levels), levels + 1)
+        if frequencies.shape != shape or frequencies.dtype != np.uint16:
+            raise BundleError("the table of levels does not fit the model; export the model again")
+        if not frequencies.all() or (frequencies.sum(axis=1, dtype=np.int64) != 65536).any():
+            raise BundleError("the table of levels is damaged; export the model again")
+        self.levels = levels
+        self.cumulative = np.zeros((len(frequencies), levels + 2), np.uint32)
+        np.cumsum(frequencies, axis=1, out=self.cumulative[:, 1:], dtype=np.uint32)
+
+    def encode(self, levels: NDArray[np.uint8]) -> Intervals:
+        """Intervals of a map, uint8 [h, w], each 0..L."""
+        flat, parts = levels.reshape(-1), []
+        for scan, (positions, neighbours) in zip(PASSES, _nearest(*levels.shape), strict=True):
+            rows = level_context(flat, scan, neighbours, self.levels)
+            parts.append(rans.symbol_intervals(flat[positions], self.cumulative, rows))
+        return Intervals.joined(parts)
+
+    def decode(self, decoder: rans.Decoder, height: int, width: int) -> NDArray[np.uint8]:
+        """The map of levels, uint8 [height, width]."""
+        flat = np.zeros(height * width, np.uint8)
+        for scan, (positions, neighbours) in zip(PASSES, _nearest(height, width), strict=True):
+            rows = level_context(flat, scan, neighbours, self.levels)
+            flat[positions] = decoder.decode_symbols(self.cumulative, rows)
+        return flat.reshape(height, width)

@@ -1,0 +1,183 @@
+"""The network that predicts code bits from what is already decoded, as training sees it.
+
+The float twin of :mod:`cwic.context`. For the bits of group g at a position::
+
+    u   own group at the 12 known neighbours of the pass, and all earlier groups at the
+        position itself; -1, 0 (masked, outside) or 1
+    a1  clip(O[kind, g] u_own + E[g] u_earlier + V[g, level], 0, 255 / 32)
+    a2  clip(H[g] a1 + b[g], 0, 255 / 32)
+    z   C[g] a2 + c[g]                      the logits of the group's n/L bits
+
+With ``quantised`` every weight is on the grid of the integers that it will be frozen to and
+activations are rounded, with straight-through gradients; the integers then give exactly the
+same logits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
+from cwic_training.model import ModelConfig
+
+__all__ = ["ContextNet"]
+
+_LOG2 = float(np.log(2))
+
+
+class ContextNet(nn.Module):
+    """Predicts the kept code bits of pictures.
+
+    Args:
+        config: gives n and L.
+        hidden: width of both hidden layers.
+    """
+
+    def __init__(self, config: ModelConfig, hidden: int = 64) -> None:
+        super().__init__()
+        self.n, self.levels, self.group = config.n, config.levels, config.n // config.levels
+        self.hidden = hidden
+        groups, size = self.levels, self.group
+        fan = NEIGHBOURS * size
+
+        def weights(*shape: int, std: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape) * std)
+
+        self.own = weights(KINDS - 1, groups, fan, hidden, std=0.05)
+        self.earlier = weights(self.n, groups, hidden, std=0.03)
+        self.level = nn.Parameter(torch.zeros(groups, self.levels + 1, hidden))
+        self.kind = nn.Parameter(torch.zeros(KINDS, groups, hidden))
+        self.middle = weights(groups, hidden, hidden, std=1.4 / hidden**0.5)
+        self.middle_bias = nn.Parameter(torch.zeros(groups, hidden))
+        self.last = weights(groups, hidden, size, std=0.05)
+        self.last_bias = nn.Parameter(torch.zeros(groups, size))
+        group_of = torch.arange(self.n) // size
+        allowed = group_of[:, None] < torch.arange(groups)[None, :]
+        self.allowed: Tensor
+        self.register_buffer("allowed", allowed[:, :, None].float(), persistent=False)
+        self.quantised = False
+
+    def _w(self, weight: Tensor, grid: int, largest: int) -> Tensor:
+        return _on_grid(weight, grid, largest) if self.quantised else weight
+
+    def _a(self, z: Tensor) -> Tensor:
+        a = z.clamp(0, LARGEST_ACTIVATION / ACTIVATION)
+        return _on_grid(a, ACTIVATION, LARGEST_ACTIVATION) if self.quantised else a
+
+    def forward(self, bits: Tensor, mask: Tensor, levels: Tensor) -> Tensor:
+        """Bits that coding costs, per kept code: float [N, n, h, w], 0 where masked.
+
+        Differentiable with respect to ``bits`` both as what is predicted and as what
+        predicts.
+
+        Args:
+            bits: zeros and ones, float [N, n, h, w].
+            mask: zeros and ones of the same shape.
+            levels: int64 [N, h, w], 0..L.
+        """
+        count, _, height, width = mask.shape
+        geometry = _geometry(height, width, str(mask.device))
+        # One row per position of all pictures, then one of zeros for what lies outside.
+        signs = ((2 * bits - 1) * mask.detach()).permute(0, 2, 3, 1).reshape(-1, self.n)
+        known = torch.cat([signs, signs.new_zeros(1, self.n)])
+        target = bits.permute(0, 2, 3, 1).reshape(-1, self.n)
+        one_hot = F.one_hot(levels.reshape(-1), self.levels + 1).to(known.dtype)
+        pictures = torch.arange(count, device=mask.device)[:, None] * (height * width)
+        weights = self._weights()
+        parts = []
+        for scan, positions, neighbours in geometry:
+            rows = (pictures + positions).reshape(-1)
+            around = None
+            if scan.offsets:
+                outside = (neighbours == height * width)[None]
+                seen = (pictures[:, :, None] + neighbours).masked_fill(outside, len(signs))
+                # An embedding's gradient is one sum over rows; that of slices is slow.
+                around = F.embedding(seen.reshape(len(rows), -1), known)
+            logits = self._logits(scan.kind, known[rows], one_hot[rows], around, weights)
+            cost = (F.softplus(logits) - target[rows] * logits) / _LOG2
+            parts.append(cost.view(count, -1, self.n))
+        order = torch.cat([positions for _, positions, _ in geometry]).argsort()
+        cost = torch.cat(parts, 1)[:, order].view(count, height, width, self.n)
+        return cost.permute(0, 3, 1, 2) * mask
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The weights of a forward pass: as they are, or as the integers that they become."""
+        fine = ACTIVATION * WEIGHT_GRID
+        earlier = self._w(self.earlier, ACTIVATION, 127) * self.allowed
+        level = self._w(self.level, ACTIVATION, 1 << 15).transpose(0, 1)
+        return {
+            "own": self._w(self.own, ACTIVATION, 127),
+            "here": torch.cat([earlier.flatten(1), level.flatten(1)]),
+            "kind": self._w(self.kind, ACTIVATION, 1 << 15),
+            "middle": self._w(self.middle, WEIGHT_GRID, 127),
+            "middle_bias": self._w(self.middle_bias, fine, 1 << 20),
+            "last": self._w(self.last, WEIGHT_GRID, 127),
+            "last_bias": self._w(self.last_bias, fine, 1 << 20),
+        }
+
+    def _logits(
+        self, kind: int, here: Tensor, one_hot: Tensor, around: Tensor | None, w: dict[str, Tensor]
+    ) -> Tensor:
+        """Logits of all bits at M positions, [M, n].
+
+        Args:
+            kind: of the pass.
+            here: all codes at the positions, [M, n]; weights of later groups are zero.
+            one_hot: levels, [M, L + 1].
+            around: all codes at the known neighbours, [M, 12, n]; None in the first pass.
+        """
+        z = torch.cat([here, one_hot], 1) @ w["here"]
+        z = z.view(-1, self.levels, self.hidden).transpose(0, 1) + w["kind"][kind][:, None]
+        if around is not None:
+            groups = around.view(-1, NEIGHBOURS, self.levels, self.group).permute(2, 0, 1, 3)
+            z = z + torch.bmm(groups.flatten(2), w["own"][kind])
+        a = self._a(torch.baddbmm(w["middle_bias"][:, None], self._a(z), w["middle"]))
+        logits = torch.baddbmm(w["last_bias"][:, None], a, w["last"])
+        return logits.transpose(0, 1).reshape(-1, self.n)
+
+    @torch.no_grad()
+    def integers(self) -> dict[str, NDArray[np.integer]]:
+        """The arrays of :mod:`cwic.context`, named as there."""
+
+        def whole(weight: Tensor, grid: int, largest: int, kind: type) -> NDArray[np.integer]:
+            rounded = (weight * grid).round().clamp(-largest, largest)
+            return np.ascontiguousarray(rounded.cpu().numpy().astype(kind))
+
+        earlier = (self.earlier * self.allowed).permute(1, 0, 2)
+        grid = ACTIVATION * WEIGHT_GRID
+        return {
+            "codes.own": whole(self.own, ACTIVATION, 127, np.int8),
+            "codes.earlier": whole(earlier, ACTIVATION, 127, np.int8),
+            "codes.level": whole(self.level, ACTIVATION, 1 << 15, np.int32),
+            "codes.kind": whole(self.kind, ACTIVATION, 1 << 15, np.int32),
+            "codes.middle": whole(self.middle, WEIGHT_GRID, 127, np.int8),
+            "codes.middle_bias": whole(self.middle_bias, grid, 1 << 20, np.int32),
+            "codes.last": whole(self.last, WEIGHT_GRID, 127, np.int8),
+            "codes.last_bias": whole(self.last_bias, grid, 1 << 20, np.int32),
+        }
+
+
+@lru_cache(maxsize=8)
+def _geometry(height: int, width: int, device: str) -> list[tuple[Pass, Tensor, Tensor]]:
+    """Passes that have positions, with positions [M] and neighbours [M, 12 or 0]."""
+    found = []
+    for scan in PASSES:
+        positions = scan.positions(height, width)
+        neighbours = scan.neighbours(positions, height, width)
+        if len(positions):
+            first, second = (torch.from_numpy(a).to(device) for a in (positions, neighbours))
+            found.append((scan, first, second))
+    return found
+
+
+def _on_grid(value: Tensor, grid: int, largest: int) -> Tensor:
+    """The nearest multiple of 1/grid, at most largest/grid; gradient of the identity within."""
+    limited = value.clamp(-largest / grid, largest / grid)
+    return limited + (torch.round(limited * grid) / grid - limited).detach()

@@ -20,7 +20,7 @@ def describe() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "clean": _git("status", "--porcelain") == "",
-        "command": " ".join(["python", "-m", "benchmarks.rd", *sys.argv[1:]]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "machine": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),

@@ -20,7 +20,7 @@ SHORT = {
     f"CWIC_TRAIN_{stage}_{option}": value
     for stage in ("MAIN", "IMPORTANCE")
     for option, value in (("STEPS", "2"), ("BATCH", "1"), ("CROP", "64"), ("PROGRESS", "0"))
-}
+} | {"CWIC_TRAIN_ENTROPY_STEPS": "2", "CWIC_TRAIN_ENTROPY_BATCH": "1"}
 
 
 def commands(page: str) -> list[str]:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bd import METRICS, delta_rate
 from benchmarks.rd import point_at
 
 __all__ = ["replaced", "table"]
@@ -33,6 +34,14 @@ def table(result: dict[str, Any]) -> str:
             at = point_at(points, rate)
             cells.append(f"{at['psnr_db']:.2f} dB / {at['ms_ssim']:.4f}" if at else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    first, *others = result["curves"]
+    deltas = []
+    for name in others:
+        pair = (result["curves"][name], result["curves"][first])
+        found = [delta_rate(*pair, metric) for metric in METRICS]
+        shown = " / ".join("–" if d is None else f"{d:+.0f} %" for d in found)
+        deltas.append(f"{name} {shown}")
+    lines += ["", f"BD-rate of {first} (PSNR / MS-SSIM), below 0 is fewer bytes: {', '.join(deltas)}."]
     versions = result["versions"]
     lines += [
         "",

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import render_entropy
 from benchmarks.bd import METRICS, delta_rate
 from benchmarks.rd import point_at
 
@@ -41,7 +42,10 @@ def table(result: dict[str, Any]) -> str:
         found = [delta_rate(*pair, metric) for metric in METRICS]
         shown = " / ".join("–" if d is None else f"{d:+.0f} %" for d in found)
         deltas.append(f"{name} {shown}")
-    lines += ["", f"BD-rate of {first} (PSNR / MS-SSIM), below 0 is fewer bytes: {', '.join(deltas)}."]
+    lines += [
+        "",
+        f"BD-rate of {first} (PSNR / MS-SSIM), below 0 is fewer bytes: {', '.join(deltas)}.",
+    ]
     versions = result["versions"]
     lines += [
         "",
@@ -71,6 +75,7 @@ def main() -> None:
     result = json.loads(RESULTS.read_text())
     for path in PAGES:
         path.write_text(page(path, result))
+    render_entropy.PAGE.write_text(render_entropy.rendered())
 
 
 if __name__ == "__main__":

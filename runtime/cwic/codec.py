@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,17 +102,20 @@ class Codec:
     Args:
         bundle: the model.
         runner: the backend that runs its graphs.
-        threads: tiles that are entropy-coded at a time; 0: one per processor.
+        threads: tiles that are entropy-coded at a time. On two cores more than one gains nothing:
+            the products inside a tile already use all cores.
     """
 
-    def __init__(self, bundle: Bundle, runner: Runner, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner, threads: int = 1) -> None:
         if bundle.stride != STRIDE:
             raise BundleError(
                 f"the model has a stride of {bundle.stride} and the stream {STRIDE}; "
                 "export the model again with this release"
             )
         self.bundle, self.runner = bundle, runner
-        self.threads = threads or os.cpu_count() or 1
+        if threads < 1:
+            raise UsageError(f"{threads} threads cannot code; use 1 or more")
+        self.threads = threads
         data = bundle.read("context.safetensors")
         self.context = ContextModel.from_bytes(data, bundle.n, bundle.levels)
 
@@ -322,19 +324,20 @@ class Codec:
             )
 
 
-def load(bundle: str | Path | None = None, backend: str = "auto") -> Codec:
+def load(bundle: str | Path | None = None, backend: str = "auto", *, threads: int = 1) -> Codec:
     """Open a model for encoding and decoding.
 
     Args:
         bundle: folder written by ``cwic export``; None takes the model in the package.
         backend: one of :data:`cwic.backends.BACKENDS`.
+        threads: see :class:`Codec`.
 
     Raises:
         BundleError: the folder is not a usable bundle.
         BackendError: the backend's library is missing.
     """
     opened = Bundle.load(bundle)
-    return Codec(opened, open_runner(opened, backend))
+    return Codec(opened, open_runner(opened, backend), threads)
 
 
 def _budget_bytes(

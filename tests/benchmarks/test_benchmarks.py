@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import anchors, demo, rd, render
+from benchmarks import anchors, bd, demo, rd, render, render_entropy
 from benchmarks.metrics import ms_ssim, psnr_db
 from numpy.typing import NDArray
 
@@ -69,8 +69,20 @@ def test_committed_tables_are_the_rendered_ones(path: Path) -> None:
     assert render.page(path, result) == path.read_text()
 
 
-def test_committed_results_are_of_the_shipped_model() -> None:
-    result = json.loads(render.RESULTS.read_text())
+def test_committed_entropy_page_is_the_rendered_one() -> None:
+    assert render_entropy.rendered() == render_entropy.PAGE.read_text()
+
+
+def test_bd_rate_of_known_curves() -> None:
+    points = [{"bpp": 2.0**i, "psnr_db": 30.0 + 3 * i, "ms_ssim": 0.9} for i in range(5)]
+    cheaper = [{**p, "bpp": 0.8 * p["bpp"]} for p in points]
+    assert bd.delta_rate(points, cheaper, "psnr_db") == pytest.approx(-20)
+    assert bd.delta_rate(points, [{**p, "psnr_db": 90.0} for p in points], "psnr_db") is None
+
+
+@pytest.mark.parametrize("name", ["kodak.json", "coding.json"])
+def test_committed_results_are_of_the_shipped_model(name: str) -> None:
+    result = json.loads((render.RESULTS.parent / name).read_text())
     assert result["model_id"] == cwic.load().bundle.model_id.hex()
     assert len(result["pictures"]) == 24
 

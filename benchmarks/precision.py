@@ -1,0 +1,194 @@
+"""What the precision of encoder and decoder costs in quality and gives in speed.
+
+``python -m benchmarks.precision --model BUNDLE --images 'kodak/*.png' -o RESULT.json``
+
+Every pair (precision of the encoder, precision of the decoder) with fp32 at one end or the
+same at both is a curve of whole files, as in :mod:`benchmarks.rd`; a pair's loss is the mean
+distance of its points below the curve of fp32 at both ends, in dB at equal rates. Speed is
+that of the two networks alone in onnxruntime, on one thread, in turns, so that whatever else
+the machine does meets all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+import cwic
+from benchmarks import environment
+from benchmarks.metrics import psnr_db
+from benchmarks.rd import point_at
+from cwic.backends.onnxrt import OnnxRuntimeRunner
+from cwic.bundle import Bundle
+from cwic.image import open_rgb, pad_to_multiple
+from cwic_training.data import find_pictures
+
+__all__ = ["curves", "flip_shares", "losses_db", "open_codecs", "speeds", "table"]
+
+Picture = NDArray[np.uint8]
+Codecs = dict[str, cwic.Codec]
+_QUALITIES = (20, 40, 60, 80, 100)
+_REFERENCE = "fp32"
+_SIMULATED = "int8-tensorrt"
+
+
+def open_codecs(bundle: Bundle, threads: int = 0) -> Codecs:
+    """One codec for each precision that the bundle has as ONNX, fp32 first.
+
+    ``int8-tensorrt`` is the int8 that TensorRT is to run, computed by onnxruntime with floats:
+    its quality can be seen here, its speed cannot.
+    """
+    found = {e.precision for e in bundle.files.values() if e.target == "onnx"}
+    order = [p for p in ("fp32", "fp16", "int8") if p in found]
+    runners = {p: OnnxRuntimeRunner(bundle, precision=p, threads=threads) for p in order}
+    for_tensorrt = {
+        name: replace(entry, target="onnx")
+        for name, entry in bundle.files.items()
+        if entry.target == "onnx-tensorrt"
+    }
+    if for_tensorrt:
+        other = replace(bundle, files=for_tensorrt)
+        runners[_SIMULATED] = OnnxRuntimeRunner(other, precision="int8", threads=threads)
+    return {p: cwic.Codec(bundle, runner) for p, runner in runners.items()}
+
+
+def curves(codecs: Codecs, pictures: Sequence[Picture]) -> dict[str, list[dict[str, float]]]:
+    """Mean rate and PSNR at each quality, by ``encoder precision > decoder precision``."""
+    pairs = [
+        (encoder, decoder)
+        for encoder in codecs
+        for decoder in codecs
+        if _REFERENCE in (encoder, decoder) or encoder == decoder
+    ]
+    points: dict[str, list[dict[str, float]]] = {f"{e} > {d}": [] for e, d in pairs}
+    for quality in _QUALITIES:
+        files = {p: [c.encode(x, quality=quality) for x in pictures] for p, c in codecs.items()}
+        for encoder, decoder in pairs:
+            restored = [np.asarray(codecs[decoder].decode(data)) for data in files[encoder]]
+            pixels = [x.shape[0] * x.shape[1] for x in pictures]
+            bpp = [8 * len(f) / n for f, n in zip(files[encoder], pixels, strict=True)]
+            psnr = [psnr_db(x, y) for x, y in zip(pictures, restored, strict=True)]
+            points[f"{encoder} > {decoder}"].append(
+                {
+                    "quality": quality,
+                    "bpp": round(fmean(bpp), 5),
+                    "psnr_db": round(fmean(psnr), 4),
+                }
+            )
+    return points
+
+
+def losses_db(points: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+    """Mean PSNR lost against fp32 at both ends, at equal rates, where the curves overlap."""
+    reference = points[f"{_REFERENCE} > {_REFERENCE}"]
+    losses = {}
+    for pair, curve in points.items():
+        at_rates = ((p, point_at(reference, p["bpp"])) for p in curve)
+        lost = [other["psnr_db"] - p["psnr_db"] for p, other in at_rates if other is not None]
+        losses[pair] = round(fmean(lost), 4)
+    return losses
+
+
+def flip_shares(codecs: Codecs, pictures: Sequence[Picture]) -> dict[str, float]:
+    """Share of all code bits, kept or not, that differ from those of fp32."""
+    counts = dict.fromkeys(codecs, 0)
+    total = 0
+    for picture in pictures:
+        padded = pad_to_multiple(picture, codecs[_REFERENCE].bundle.stride)[None]
+        codes = {p: c.runner.encode(padded)[0] for p, c in codecs.items()}
+        total += 8 * codes[_REFERENCE].size
+        for precision, own in codes.items():
+            counts[precision] += int(np.unpackbits(own ^ codes[_REFERENCE]).sum())
+    return {precision: round(count / total, 6) for precision, count in counts.items()}
+
+
+def speeds(codecs: Codecs, picture: Picture, runs: int) -> dict[str, dict[str, float]]:
+    """Shortest time of each network in ms, and how much faster than fp32 it is."""
+    codecs = {p: c for p, c in codecs.items() if p != _SIMULATED}
+    some = next(iter(codecs.values()))
+    padded = pad_to_multiple(picture, some.bundle.stride)[None]
+    codes, importance = some.runner.encode(padded)
+    levels = np.minimum(importance, some.bundle.levels)
+    times: dict[str, dict[str, list[float]]] = {p: {"encode": [], "decode": []} for p in codecs}
+    for _ in range(runs):
+        for precision, codec in codecs.items():
+            start = time.perf_counter()
+            codec.runner.encode(padded)
+            middle = time.perf_counter()
+            codec.runner.decode(codes, levels)
+            times[precision]["encode"].append(middle - start)
+            times[precision]["decode"].append(time.perf_counter() - middle)
+    return {
+        precision: {
+            **{f"{step}_ms": round(1e3 * min(all_), 2) for step, all_ in own.items()},
+            **{
+                f"{step}_speedup": round(min(times[_REFERENCE][step]) / min(all_), 3)
+                for step, all_ in own.items()
+            },
+        }
+        for precision, own in times.items()
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """What docs/export.md shows of a result: Markdown, one line per precision."""
+    lines = [
+        "| precision | encoder, decoder MB | codes flipped | PSNR lost: encoder, decoder, both "
+        "| speed: encoder, decoder |",
+        "|---|---|---|---|---|",
+    ]
+    for precision, share in result["flip_shares"].items():
+        suffix = "onnx" if precision == _REFERENCE else f"{precision}.onnx"
+        sizes = (result["bytes"][f"{role}.{suffix}"] / 1e6 for role in ("encoder", "decoder"))
+        pairs = (f"{precision} > {_REFERENCE}", f"{_REFERENCE} > {precision}")
+        lost = (result["losses_db"][pair] for pair in (*pairs, f"{precision} > {precision}"))
+        speed = result["speeds"].get(precision)
+        cells = (
+            precision,
+            ", ".join(f"{size:.2f}" for size in sizes),
+            f"{100 * share:.2f} %",
+            ", ".join(f"{loss:.3f}" for loss in lost) + " dB",
+            f"{speed['encode_speedup']:.2f}, {speed['decode_speedup']:.2f}" if speed else "–",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="Bundle folder.")
+@click.option("--images", required=True, help="Glob of pictures.")
+@click.option("--runs", default=20, show_default=True, help="Timed runs of each network.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+def main(model: Path, images: str, runs: int, output: Path) -> None:
+    """Measure, write JSON, print the table."""
+    paths = find_pictures(images, "--images")
+    pictures = [open_rgb(path) for path in paths]
+    bundle = Bundle.load(model)
+    codecs = open_codecs(bundle)
+    points = curves(codecs, pictures)
+    result: dict[str, Any] = {
+        **environment.describe(),
+        "model_id": bundle.model_id.hex(),
+        "pictures": [p.name for p in paths],
+        "int8": bundle.facts.get("onnx-int8"),
+        "bytes": {name: e.bytes for name, e in bundle.files.items() if e.role != "log"},
+        "flip_shares": flip_shares(codecs, pictures),
+        "losses_db": losses_db(points),
+        "speeds": speeds(open_codecs(bundle, threads=1), pictures[0], runs),
+        "curves": points,
+    }
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    click.echo(table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -13,8 +13,7 @@ Stages of the codec, in ms of its own work::
     container   layout and checksums
     other       padding, rates, cutting into tiles, cropping
 
-``coding`` is the time between them and the network: entropy coding of all tiles, whether one
-after the other or at the same time. With several threads only this and ``network`` are taken.
+``coding`` is all of it but the network and ``other``.
 """
 
 from __future__ import annotations

@@ -134,6 +134,8 @@ class OnnxRuntimeRunner(Runner):
     def _load(self, name: str) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
+        # Its threads would spin on, and entropy coding needs the cores as soon as a graph is done.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         # Errors reach the user as exceptions; warnings about folded constants are noise.
         options.log_severity_level = _ORT_FATAL
         model = self._bundle.read(name)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from cwic import __version__, codec, container
 from cwic.backends import BACKENDS
+from cwic.bench_cli import bench
 from cwic.doctor_cli import doctor
 from cwic.engines.cli import engine
 from cwic.errors import BackendError, CwicError, StreamError, UsageError
@@ -182,6 +183,7 @@ def info(inputs: tuple[Path, ...]) -> None:
         )
 
 
+cli.add_command(bench)
 cli.add_command(doctor)
 cli.add_command(engine)
 

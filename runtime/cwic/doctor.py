@@ -30,7 +30,7 @@ from cwic.engines.library import KINDS, Library, installed
 from cwic.engines.record import EngineRecord
 from cwic.errors import BackendError, BundleError, CwicError
 
-__all__ = ["BackendState", "EngineState", "ProviderState", "Report", "examine"]
+__all__ = ["BackendState", "EngineState", "ProviderState", "Report", "examine", "library_versions"]
 
 _CUDA = "CUDAExecutionProvider"
 # These are part of onnxruntime itself: there is no library that could fail to load.
@@ -133,7 +133,7 @@ def examine(model: str | Path | None = None) -> Report:
     report = Report(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        versions=_versions(libraries),
+        versions=library_versions(libraries),
         coder=rans.implementation(),
         driver=driver_version(),
         jetson=find_jetson(),
@@ -173,7 +173,8 @@ def _version(*packages: str) -> str | None:
     return None
 
 
-def _versions(libraries: list[Library]) -> dict[str, str | None]:
+def library_versions(libraries: list[Library]) -> dict[str, str | None]:
+    """Version of each library that matters here, TensorRT's from ``libraries``; None: missing."""
     trt = {library.kind: library.version for library in libraries}
     return {
         "cwic": __version__,

@@ -3,10 +3,9 @@
 ``python -m benchmarks.precision --model BUNDLE --images 'kodak/*.png' -o RESULT.json``
 
 Every pair (precision of the encoder, precision of the decoder) with fp32 at one end or the
-same at both is a curve of whole files, as in :mod:`benchmarks.rd`; a pair's loss is the mean
-distance of its points below the curve of fp32 at both ends, in dB at equal rates. Speed is
-that of the two networks alone in onnxruntime, on one thread, in turns, so that whatever else
-the machine does meets all of them.
+same at both is a curve of whole files, as in :mod:`benchmarks.rd`, and is compared with fp32
+at both ends. Speed is that of the two networks alone in onnxruntime, on one thread, in turns,
+so that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from numpy.typing import NDArray
 
 import cwic
 from benchmarks import environment
+from benchmarks.bd import delta_rate
 from benchmarks.metrics import psnr_db
-from benchmarks.rd import point_at
 from cwic.backends.onnxrt import OnnxRuntimeRunner
 from cwic.bundle import Bundle
 from cwic.image import open_rgb, pad_to_multiple
 from cwic_training.data import find_pictures
 
-__all__ = ["curves", "flip_shares", "losses_db", "open_codecs", "speeds", "table"]
+__all__ = ["curves", "flip_shares", "open_codecs", "rate_increases", "speeds", "table"]
 
 Picture = NDArray[np.uint8]
 Codecs = dict[str, cwic.Codec]
@@ -87,15 +86,11 @@ def curves(codecs: Codecs, pictures: Sequence[Picture]) -> dict[str, list[dict[s
     return points
 
 
-def losses_db(points: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    """Mean PSNR lost against fp32 at both ends, at equal rates, where the curves overlap."""
+def rate_increases(points: dict[str, list[dict[str, float]]]) -> dict[str, float | None]:
+    """BD-rate (PSNR) of each pair against fp32 at both ends, in percent; positive: more bytes."""
     reference = points[f"{_REFERENCE} > {_REFERENCE}"]
-    losses = {}
-    for pair, curve in points.items():
-        at_rates = ((p, point_at(reference, p["bpp"])) for p in curve)
-        lost = [other["psnr_db"] - p["psnr_db"] for p, other in at_rates if other is not None]
-        losses[pair] = round(fmean(lost), 4)
-    return losses
+    found = {pair: delta_rate(reference, curve, "psnr_db") for pair, curve in points.items()}
+    return {pair: None if rate is None else round(rate, 2) for pair, rate in found.items()}
 
 
 def flip_shares(codecs: Codecs, pictures: Sequence[Picture]) -> dict[str, float]:
@@ -142,7 +137,7 @@ def speeds(codecs: Codecs, picture: Picture, runs: int) -> dict[str, dict[str, f
 def table(result: dict[str, Any]) -> str:
     """What docs/export.md shows of a result: Markdown, one line per precision."""
     lines = [
-        "| precision | encoder, decoder MB | codes flipped | PSNR lost: encoder, decoder, both "
+        "| precision | encoder, decoder MB | codes flipped | BD-rate: encoder, decoder, both "
         "| speed: encoder, decoder |",
         "|---|---|---|---|---|",
     ]
@@ -150,13 +145,13 @@ def table(result: dict[str, Any]) -> str:
         suffix = "onnx" if precision == _REFERENCE else f"{precision}.onnx"
         sizes = (result["bytes"][f"{role}.{suffix}"] / 1e6 for role in ("encoder", "decoder"))
         pairs = (f"{precision} > {_REFERENCE}", f"{_REFERENCE} > {precision}")
-        lost = (result["losses_db"][pair] for pair in (*pairs, f"{precision} > {precision}"))
+        rates = (result["bd_rate"][pair] for pair in (*pairs, f"{precision} > {precision}"))
         speed = result["speeds"].get(precision)
         cells = (
             precision,
             ", ".join(f"{size:.2f}" for size in sizes),
             f"{100 * share:.2f} %",
-            ", ".join(f"{loss:.3f}" for loss in lost) + " dB",
+            ", ".join("–" if rate is None else f"{rate:+.1f} %" for rate in rates),
             f"{speed['encode_speedup']:.2f}, {speed['decode_speedup']:.2f}" if speed else "–",
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -182,7 +177,7 @@ def main(model: Path, images: str, runs: int, output: Path) -> None:
         "int8": bundle.facts.get("onnx-int8"),
         "bytes": {name: e.bytes for name, e in bundle.files.items() if e.role != "log"},
         "flip_shares": flip_shares(codecs, pictures),
-        "losses_db": losses_db(points),
+        "bd_rate": rate_increases(points),
         "speeds": speeds(open_codecs(bundle, threads=1), pictures[0], runs),
         "curves": points,
     }

@@ -6,77 +6,61 @@ A bundle appears whole: it is built in a folder beside its place and renamed int
 from __future__ import annotations
 
 import contextlib
-import importlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors.numpy import save
 
-from cwic.bundle import MANIFEST, Bundle, FileEntry
+from cwic.bundle import MANIFEST, Bundle
 from cwic.context import ContextModel
 from cwic.errors import BundleError, ExportError
-from cwic_export.graphs import DecoderGraph, EncoderGraph, Graph
+from cwic_export.formats import DEFAULT_FORMATS, Format, Job, Options, chosen
+from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.identity import entropy_arrays, model_id
 from cwic_export.macs import decoder_cost, encoder_cost
 from cwic_training.checkpoint import Checkpoint, load_checkpoint
 from cwic_training.model import STRIDE
 
-__all__ = ["CONTEXT_FILE", "FORMATS", "export_bundle"]
+__all__ = ["CONTEXT_FILE", "export_bundle"]
 
 CONTEXT_FILE = "context.safetensors"
-
-
-@dataclass(frozen=True)
-class _Format:
-    module: str
-    suffix: str
-    decomposed: bool
-
-    def exporter(self) -> Callable[[Graph], bytes]:
-        """``to_bytes`` of the format's module, imported only when it is asked for."""
-        try:
-            module = importlib.import_module(self.module)
-        except ImportError as exc:
-            raise ExportError(
-                f"{self.suffix} files need a package that is not installed ({exc}); "
-                "pip install 'cwic[export]'"
-            ) from exc
-        return cast("Callable[[Graph], bytes]", module.to_bytes)
-
-
-FORMATS = {
-    "onnx": _Format("cwic_export.onnx", "onnx", decomposed=False),
-    "torchscript": _Format("cwic_export.torchscript", "torchscript.pt", decomposed=True),
-    "exported-program": _Format("cwic_export.exported_program", "pt2", decomposed=True),
-}
-"""What a graph can be exported as, by the name that a manifest calls ``target``."""
 
 
 def export_bundle(
     checkpoint_path: str | Path,
     out: str | Path,
-    formats: Sequence[str] = ("onnx", "torchscript", "exported-program"),
+    formats: Sequence[str] = DEFAULT_FORMATS,
     name: str | None = None,
+    *,
+    calibration: Sequence[Path] = (),
+    int8_loss_db: float = Options.int8_loss_db,
+    sm: str | None = None,
 ) -> Bundle:
     """Write the model in ``checkpoint_path`` as the bundle folder ``out``.
 
     Args:
         checkpoint_path: a ``.safetensors`` of a run, after stage `entropy`.
         out: folder to write; a bundle that is there already is replaced.
-        formats: names out of :data:`FORMATS`; the entropy tables are always written.
+        formats: names out of :data:`cwic_export.formats.FORMATS`; the entropy tables are always
+            written.
         name: human name of the model, by default that of the folder.
+        calibration, int8_loss_db, sm: see :class:`cwic_export.formats.Options`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
-        ExportError: an unknown format, no fitting entropy tables, ``out`` is something other than a
-            bundle or an empty folder, or an exporter fails.
+        ExportError: an unknown format, what a format needs is missing, no fitting entropy tables,
+            ``out`` is something other than a bundle or an empty folder, or an exporter fails.
+        BackendError, UsageError: engines cannot be built here, or not as asked for.
+        TrainingError: a calibration picture cannot be read.
     """
     out = Path(out).absolute()
-    _check_formats(formats)
+    selected = chosen(formats)
+    options = Options(tuple(formats), tuple(calibration), int8_loss_db, sm)
+    for form in selected:
+        form.prepare(options)
     _check_place(out)
     checkpoint = load_checkpoint(checkpoint_path)
     if not checkpoint.entropy:
@@ -92,25 +76,18 @@ def export_bundle(
             f"run `cwic train entropy {checkpoint_path}` again"
         ) from exc
     with _folder_replacing(out) as folder:
-        files, facts = _write_files(checkpoint, folder, formats)
-        Bundle(
+        empty = Bundle(
             path=folder,
             name=name or out.name,
             model_id=model_id(checkpoint),
             n=checkpoint.config.n,
             levels=checkpoint.config.levels,
             stride=STRIDE,
-            files=files,
-            facts=facts,
-        ).save()
+            files={},
+            facts={},
+        )
+        _write(checkpoint, Job(empty, checkpoint.network(), options), selected).save()
     return Bundle.load(out)
-
-
-def _check_formats(formats: Sequence[str]) -> None:
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        what = f"unknown format {unknown[0]!r}" if unknown else "no format given"
-        raise ExportError(f"{what}; choose from {', '.join(FORMATS)}")
 
 
 def _check_place(out: Path) -> None:
@@ -122,36 +99,31 @@ def _check_place(out: Path) -> None:
         )
 
 
-def _write_files(
-    checkpoint: Checkpoint, folder: Path, formats: Sequence[str]
-) -> tuple[dict[str, FileEntry], dict[str, Any]]:
-    network = checkpoint.network()
-    files = {}
-    for target in dict.fromkeys(formats):
-        form = FORMATS[target]
-        to_bytes = form.exporter()
-        graphs: dict[str, Graph] = {
-            "encoder": EncoderGraph(network, decomposed=form.decomposed),
-            "decoder": DecoderGraph(network, decomposed=form.decomposed),
-        }
-        for role, graph in graphs.items():
-            path = folder / f"{role}.{form.suffix}"
-            path.write_bytes(to_bytes(graph))
-            files[path.name] = FileEntry.of(path, role=role, target=target, precision="fp32")
-    path = folder / CONTEXT_FILE
-    path.write_bytes(save(entropy_arrays(checkpoint)))
-    files[path.name] = FileEntry.of(path, role="context", target="cwic", precision="int")
+def _write(checkpoint: Checkpoint, job: Job, formats: Sequence[Format]) -> Bundle:
+    job.write(
+        CONTEXT_FILE,
+        save(entropy_arrays(checkpoint)),
+        role="context",
+        target="cwic",
+        precision="int",
+    )
+    job.state(_facts(checkpoint, job))
+    for form in formats:
+        form.write(job)
+    return job.bundle
+
+
+def _facts(checkpoint: Checkpoint, job: Job) -> dict[str, Any]:
     costs = {
-        "encode": encoder_cost(EncoderGraph(network)),
-        "decode": decoder_cost(DecoderGraph(network)),
+        "encode": encoder_cost(EncoderGraph(job.network)),
+        "decode": decoder_cost(DecoderGraph(job.network)),
     }
-    facts = {
+    return {
         **checkpoint.training,
         "model": checkpoint.config.to_dict(),
         "parameters": {step: cost.parameters for step, cost in costs.items()},
         "kmac_per_px": {step: round(cost.kmac_per_px, 3) for step, cost in costs.items()},
     }
-    return files, facts
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from cwic.files import write_bytes
-from cwic_export.bundle_writer import FORMATS, export_bundle
-from cwic_export.parity import validate_bundle
-from cwic_export.report import HEADER, Report
+from cwic_export.bundle_writer import export_bundle
+from cwic_export.formats import DEFAULT_FORMATS, FORMATS, Options
+from cwic_export.validation import SCALES, validate_bundle
+from cwic_export.validation.outputs import Outputs, parse_scales
+from cwic_export.validation.terminal import show
 from cwic_training.data import find_pictures
 
 __all__ = ["export", "validate"]
@@ -24,14 +25,42 @@ _PATH = click.Path(path_type=Path)
 @click.argument("checkpoint", metavar="CKPT", type=_PATH)
 @click.option("-o", "--out", type=_PATH, required=True, help="Bundle folder to write.")
 @click.option(
-    "--formats", default=",".join(FORMATS), show_default=True, help="Separated by commas."
+    "--formats",
+    default=",".join(DEFAULT_FORMATS),
+    show_default=True,
+    help=f"Separated by commas, out of {', '.join(FORMATS)}.",
 )
 @click.option("--name", help="Name of the model; default: that of the folder.")
-def export(checkpoint: Path, out: Path, formats: str, name: str | None) -> None:
+@click.option("--calibration", metavar="GLOB", help="Pictures for onnx-int8; quote it.")
+@click.option(
+    "--int8-loss",
+    type=float,
+    default=Options.int8_loss_db,
+    show_default=True,
+    metavar="DB",
+    help="PSNR that onnx-int8 may lose in each graph.",
+)
+@click.option("--sm", metavar="NN", help="Compute capability for engines, such as 86 (RTX only).")
+def export(
+    checkpoint: Path,
+    out: Path,
+    formats: str,
+    name: str | None,
+    calibration: str | None,
+    int8_loss: float,
+    sm: str | None,
+) -> None:
     """Export the checkpoint CKPT as a bundle: graphs, entropy tables, manifest."""
-    chosen = [part.strip() for part in formats.split(",") if part.strip()]
-    bundle = export_bundle(checkpoint, out, chosen, name)
-    table = Table("file", "role", "for", "precision", "bytes")
+    bundle = export_bundle(
+        checkpoint,
+        out,
+        [part.strip() for part in formats.split(",") if part.strip()],
+        name,
+        calibration=find_pictures(calibration, "--calibration") if calibration else (),
+        int8_loss_db=int8_loss,
+        sm=sm,
+    )
+    table = Table(Column("file", overflow="fold"), "role", "for", "precision", "bytes")
     for file, entry in bundle.files.items():
         size = f"{entry.bytes:,}"
         table.add_row(file, entry.role, entry.target, entry.precision, size)
@@ -44,27 +73,35 @@ def export(checkpoint: Path, out: Path, formats: str, name: str | None) -> None:
 @click.argument("bundle", type=_PATH)
 @click.option("--reference", metavar="CKPT", type=_PATH, required=True, help="Its checkpoint.")
 @click.option("--images", metavar="GLOB", required=True, help="Pictures to compare on; quote it.")
+@click.option(
+    "--scales",
+    metavar="S,...",
+    default=",".join(f"{scale:g}" for scale in SCALES),
+    show_default=True,
+    help="Rate factors, separated by commas; quality 45, 66 and 88 by default.",
+)
+@click.option("--crop", metavar="PX", type=int, help="Take the centre of larger pictures.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report there; -: print it.")
-def validate(bundle: Path, reference: Path, images: str, json_file: str | None) -> None:
+@click.option("--markdown", "markdown_file", metavar="FILE", help="Likewise, as Markdown.")
+@click.option("--html", "html_file", metavar="FILE", help="Likewise, as one page with pictures.")
+def validate(
+    bundle: Path,
+    reference: Path,
+    images: str,
+    scales: str,
+    crop: int | None,
+    json_file: str | None,
+    markdown_file: str | None,
+    html_file: str | None,
+) -> None:
     """Compare every artefact of BUNDLE with the eager model; status 1 past tolerance."""
-    report = validate_bundle(bundle, reference, find_pictures(images, "--images"))
-    if json_file == "-":
-        click.echo(report.to_json(), nl=False)
+    outputs = Outputs(json_file, markdown_file, html_file)
+    pictures = find_pictures(images, "--images")
+    report = validate_bundle(bundle, reference, pictures, parse_scales(scales), crop)
+    printed = outputs.write(report)
+    if printed is None:
+        show(report)
     else:
-        if json_file is not None:
-            write_bytes(json_file, report.to_json().encode())
-        _show(report)
+        click.echo(printed, nl=False)
     if not report.passed:
         sys.exit(1)
-
-
-def _show(report: Report) -> None:
-    # A column for each artefact: the measures would not fit side by side.
-    first, *others = zip(HEADER, *report.rows(), strict=True)
-    table = Table(*first, title=f"{report.name}, pictures: {report.pictures}")
-    for row in others:
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for problem in report.problems():
-        console.print(problem, soft_wrap=True, markup=False, highlight=False)

@@ -10,7 +10,8 @@ They are the reference that every exported artefact is compared with. ``N``, ``H
 Code channel k is bit ``7 - k % 8`` of byte ``k // 8``, as ``np.packbits`` has it.
 
 Bytes become float32 before anything else happens to them and float32 becomes bytes last,
-because TensorRT takes uint8 next to a Cast only; between the two everything is float32.
+because TensorRT takes uint8 next to a Cast only. Between the two the networks may compute
+in another type (``dtype``); code bits, mask and the pixels around them stay float32.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class EncoderGraph(nn.Module):
         network: the model, trained; it is copied, not kept.
         decomposed: use plain ATen operations instead of ``cwic::binarize``, for artefacts
             that must load where ``cwic`` is not installed.
+        dtype: what the networks compute in: float32 or float16.
 
     Raises:
         CheckpointError: the network has no running statistics.
@@ -89,13 +91,19 @@ class EncoderGraph(nn.Module):
 
     place: Tensor
 
-    def __init__(self, network: CodecNetwork, *, decomposed: bool = False) -> None:
+    def __init__(
+        self,
+        network: CodecNetwork,
+        *,
+        decomposed: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.n = network.config.n
-        self.decomposed = decomposed
-        self.trunk = _for_export(network.trunk)
-        self.importance = _for_export(network.importance)
-        self.projection = _conv(*network.folded_projection()).requires_grad_(False)
+        self.decomposed, self.dtype = decomposed, dtype
+        self.trunk = _for_export(network.trunk).to(dtype)
+        self.importance = _for_export(network.importance).to(dtype)
+        self.projection = _conv(*network.folded_projection()).requires_grad_(False).to(dtype)
         self.register_buffer("place", _place_values())
         self.eval()
 
@@ -114,8 +122,8 @@ class EncoderGraph(nn.Module):
             P: importance in [0, 1], float32 [N, 1, H/8, W/8].
         """
         x = image.float().permute(0, 3, 1, 2) / 255
-        features = self.trunk((x - 0.5) * 2)
-        return self.projection(features), self.importance(features)
+        features = self.trunk(((x - 0.5) * 2).to(self.dtype))
+        return self.projection(features).float(), self.importance(features).float()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` uint8 [N, H, W, 3] to ``codes`` and ``importance`` (see the module).
@@ -134,16 +142,23 @@ class DecoderGraph(nn.Module):
     Args:
         network: the model, trained; it is copied, not kept.
         decomposed: use plain ATen operations instead of ``cwic::importance_mask``.
+        dtype: what the network computes in: float32 or float16.
     """
 
     place: Tensor
     scale: Tensor
 
-    def __init__(self, network: CodecNetwork, *, decomposed: bool = False) -> None:
+    def __init__(
+        self,
+        network: CodecNetwork,
+        *,
+        decomposed: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.n, self.levels = network.config.n, network.config.levels
-        self.decomposed = decomposed
-        self.synthesis = _for_export(network.synthesis)
+        self.decomposed, self.dtype = decomposed, dtype
+        self.synthesis = _for_export(network.synthesis).to(dtype)
         self.register_buffer("place", _place_values())
         # One factor for every picture: levels arrive scaled.
         self.register_buffer("scale", torch.ones(1))
@@ -166,7 +181,8 @@ class DecoderGraph(nn.Module):
         p = levels.float().unsqueeze(1) / self.levels
         mask_op = ops.importance_mask_decomposed if self.decomposed else ops.importance_mask
         mask = mask_op(p, self.scale, self.levels, self.n)
-        x: Tensor = self.synthesis((2 * bits - 1) * mask).float() / 2 + 0.5
+        z = ((2 * bits - 1) * mask).to(self.dtype)
+        x: Tensor = self.synthesis(z).float() / 2 + 0.5
         return (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 

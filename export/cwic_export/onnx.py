@@ -21,7 +21,7 @@ from cwic_export.graphs import Graph
 from cwic_export.quiet import quiet
 from cwic_export.signature import Port, dynamic_shapes, example_inputs
 
-__all__ = ["IR_VERSION", "OPSET", "to_bytes"]
+__all__ = ["IR_VERSION", "OPSET", "serialise", "to_bytes", "to_model"]
 
 OPSET = 18
 IR_VERSION = 10
@@ -30,6 +30,15 @@ _SMALL = 1024
 
 
 def to_bytes(graph: Graph) -> bytes:
+    """``graph`` as the bytes of an ONNX file.
+
+    Raises:
+        ExportError: as :func:`to_model` and :func:`serialise`.
+    """
+    return serialise(to_model(graph))
+
+
+def to_model(graph: Graph) -> onnx.ModelProto:
     """``graph`` as an ONNX model; its ``cwic`` operators stay nodes (:mod:`cwic_export.ops`).
 
     Raises:
@@ -51,20 +60,40 @@ def to_bytes(graph: Graph) -> bytes:
             )
         if program is None:
             raise ExportError("torch.onnx.export gave no program; install cwic[export] afresh")
-        model = program.model_proto
-        _name_dims(model, (*inputs, *outputs))
-        _strip(model)
-        _store_halves(model.graph)
-        ops.add_functions(model)
-        model.ir_version = min(model.ir_version, IR_VERSION)
-        onnx.checker.check_model(model)
-    except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError) as exc:
-        reason = str(exc).partition("\n")[0]
-        raise ExportError(
-            f"the ONNX exporter of torch {torch.__version__} failed ({reason}); "
-            "install the versions that cwic[export] names"
-        ) from exc
-    return bytes(model.SerializeToString(deterministic=True))
+        model: onnx.ModelProto = program.model_proto
+    except torch.onnx.errors.OnnxExporterError as exc:
+        raise _failed(exc) from exc
+    _name_dims(model, (*inputs, *outputs))
+    ops.add_functions(model)
+    return model
+
+
+def serialise(model: onnx.ModelProto) -> bytes:
+    """``model`` as the bytes of a file: checked, without traces of the machine.
+
+    Weights become halves where that loses nothing; ``model`` itself is left as it is.
+
+    Raises:
+        ExportError: the model is not valid ONNX.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _strip(copy)
+    _store_halves(copy.graph)
+    copy.ir_version = min(copy.ir_version, IR_VERSION)
+    try:
+        onnx.checker.check_model(copy)
+    except onnx.checker.ValidationError as exc:
+        raise _failed(exc) from exc
+    return bytes(copy.SerializeToString(deterministic=True))
+
+
+def _failed(exc: Exception) -> ExportError:
+    reason = str(exc).partition("\n")[0]
+    return ExportError(
+        f"the ONNX exporter of torch {torch.__version__} failed ({reason}); "
+        "install the versions that cwic[export] names"
+    )
 
 
 def _name_dims(model: onnx.ModelProto, ports: Iterable[Port]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, ClassVar, TypeAlias
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cwic import backends
 from cwic.errors import BackendError
 from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.quiet import quiet
@@ -28,8 +29,10 @@ __all__ = [
     "EagerRunner",
     "ExportedProgramRunner",
     "OnnxRunner",
+    "OnnxTensorrtRunner",
     "Runner",
     "TorchScriptRunner",
+    "TritonRunner",
 ]
 
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -46,8 +49,8 @@ def _failing_as(what: str, remedy: str) -> Iterator[None]:
         raise BackendError(f"{what} ({reason[:300]}); {remedy}") from exc
 
 
-class Runner(ABC):
-    """The two graphs, loaded.
+class Runner(backends.Runner):
+    """The two graphs, loaded; a :class:`cwic.codec.Codec` takes it as it does a backend.
 
     `encode` and `decode` raise BackendError where the framework fails.
     """
@@ -55,6 +58,7 @@ class Runner(ABC):
     target: ClassVar[str]
 
     def __init__(self, encoder: Any, decoder: Any) -> None:
+        self.backend = self.target
         self._encoder, self._decoder = encoder, decoder
 
     @abstractmethod
@@ -124,6 +128,20 @@ class OnnxRunner(ArtefactRunner):
         return tuple(graph.run(None, inputs))
 
 
+class OnnxTensorrtRunner(OnnxRunner):
+    """ONNX files meant for TensorRT, through onnxruntime on the CPU: the same arithmetic, as
+    far as the file states it.
+    """
+
+    target = "onnx-tensorrt"
+
+
+class TritonRunner(OnnxRunner):
+    """The ONNX files of a Triton repository."""
+
+    target = "triton"
+
+
 class _TorchRunner(Runner):
     def _run(self, graph: nn.Module, inputs: dict[str, Bytes]) -> tuple[Bytes, ...]:
         with torch.inference_mode():
@@ -170,6 +188,13 @@ class EagerRunner(_TorchRunner):
 
 
 RUNNERS: dict[str, type[ArtefactRunner]] = {
-    runner.target: runner for runner in (OnnxRunner, TorchScriptRunner, ExportedProgramRunner)
+    runner.target: runner
+    for runner in (
+        OnnxRunner,
+        OnnxTensorrtRunner,
+        TritonRunner,
+        TorchScriptRunner,
+        ExportedProgramRunner,
+    )
 }
 """What runs an artefact, by the ``target`` of a manifest."""

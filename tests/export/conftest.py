@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from cwic.bundle import Bundle, FileEntry
-from cwic.context import level_contexts
+from cwic.context import LOGITS
+from cwic.level_model import level_contexts
+from cwic.scan import KINDS, NEIGHBOURS
 from cwic_export.bundle_writer import export_bundle
 from cwic_training.checkpoint import Checkpoint, save_checkpoint
 from cwic_training.model import CodecNetwork, ModelConfig
@@ -61,13 +63,24 @@ def make_checkpoint(config: ModelConfig) -> Checkpoint:
     weights = rng.random((level_contexts(config.levels), config.levels + 1)) + 0.1
     frequencies = (weights / weights.sum(1, keepdims=True) * 60_000).astype(np.uint16)
     frequencies[:, 0] += (65_536 - frequencies.sum(1, dtype=np.int64)).astype(np.uint16)
-    neighbours = rng.integers(-1, 2, (config.n, 2, 3)).astype(np.int16)
-    group = config.n // config.levels
-    neighbours[:, :, 0] = np.minimum(neighbours[:, :, 0], np.arange(config.n)[:, None] // group - 1)
+    n, levels, hidden = config.n, config.levels, 4
+    c = n // levels
+    small = {
+        "codes.own": (np.int8, (KINDS - 1, levels, NEIGHBOURS * c, hidden)),
+        "codes.earlier": (np.int8, (levels, n, hidden)),
+        "codes.level": (np.int32, (levels, levels + 1, hidden)),
+        "codes.kind": (np.int32, (KINDS, levels, hidden)),
+        "codes.middle": (np.int8, (levels, hidden, hidden)),
+        "codes.middle_bias": (np.int32, (levels, hidden)),
+        "codes.last": (np.int8, (levels, hidden, c)),
+        "codes.last_bias": (np.int32, (levels, c)),
+    }
     tables = {
         "levels.frequencies": frequencies,
-        "codes.neighbours": neighbours,
-        "codes.p1": rng.integers(1, 65_536, (config.n, 4)).astype(np.uint16),
+        "codes.p1": np.sort(rng.integers(1, 65_536, LOGITS)).astype(np.uint16),
+        **{
+            name: rng.integers(-20, 21, shape).astype(kind) for name, (kind, shape) in small.items()
+        },
     }
     return Checkpoint(
         config=config,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cwic import container
+from cwic import container, scan
 
 ROOT = Path(__file__).resolve().parents[2]
+SECTIONS = ((b"levels", b"some codes"), (b"more", b"codes"))
 
 
 def test_format_example_is_the_golden_stream() -> None:
@@ -19,7 +20,37 @@ def test_format_example_is_the_golden_stream() -> None:
     data = bytes.fromhex("".join(line.partition("#")[0] for line in example.splitlines()))
     stream = container.Stream.from_bytes(data)
     assert (stream.header.width_px, stream.header.height_px) == (300, 7)
-    assert (stream.levels, stream.codes) == (b"levels", b"some codes")
+    assert (stream.header.lanes, stream.header.tile) == (4, 32)
+    left, right = (container.Sections(*part) for part in SECTIONS)
+    assert stream.tiles == (left, right)
+    for comment, value in re.findall(r"# (\w+) (\d+)\b", example):
+        known = {"version": container.VERSION, "quality": 50, "width": 300, "height": 7}
+        assert known[comment] == int(value)
+
+
+def test_format_knows_what_is_not_entropy_coded() -> None:
+    """The table of sizes, against streams of such sections."""
+    text = (ROOT / "FORMAT.md").read_text()
+    rows = re.findall(r"^\| (\d+) × (\d+) \| (\d+), (\d+) \| (\d+) \|$", text, re.M)
+    assert len(rows) == 4
+    for width, height, levels, codes, other in (map(int, row) for row in rows):
+        header = container.Header(width, height, bytes(8), 50, 1, 128)
+        section = container.Sections(bytes(levels), bytes(codes))
+        size = len(container.Stream(header, (section,)).to_bytes())
+        later_chunks = (codes - 1) // container.CHUNK_BYTES
+        assert size - levels - codes - 4 * later_chunks == other
+
+
+def test_format_has_the_passes_of_the_code() -> None:
+    text = (ROOT / "FORMAT.md").read_text()
+    lists = {name: re.search(rf"^{name} = (.*)$", text, re.M) for name in "DS"}
+    for name, found in lists.items():
+        assert found is not None
+        offsets = tuple((int(y), int(x)) for y, x in re.findall(r"\((-?\d),(-?\d)\)", found[1]))
+        assert offsets == scan.PASSES[7 if name == "D" else 8].offsets
+        for number in range(1 if name == "D" else 2, 9, 2):
+            step = scan.PASSES[number].stride // 2
+            assert scan.PASSES[number].offsets == tuple((y * step, x * step) for y, x in offsets)
 
 
 def test_format_names_the_version_that_is_written() -> None:

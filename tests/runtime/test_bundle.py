@@ -86,9 +86,37 @@ def test_an_inconsistent_manifest(copy: Path, changes: dict[str, Any]) -> None:
         Bundle.load(copy)
 
 
-def test_a_file_name_cannot_leave_the_folder(copy: Path) -> None:
+def test_a_file_may_lie_in_a_folder_of_the_bundle(copy: Path) -> None:
     entry = vars(Bundle.load(copy).files["encoder.onnx"])
-    edit(copy, files={"../encoder.onnx": entry})
+    (copy / "a" / "1").mkdir(parents=True)
+    (copy / "encoder.onnx").rename(copy / "a" / "1" / "model.onnx")
+    edit(copy, files={"a/1/model.onnx": entry})
+    assert len(Bundle.load(copy).read("a/1/model.onnx")) == entry["bytes"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../encoder.onnx",
+        "a/../../encoder.onnx",
+        "a/..",
+        "/encoder.onnx",
+        "a//encoder.onnx",
+        "./encoder.onnx",
+        "a/",
+        "..",
+        ".",
+        "",
+        "a\\..\\encoder.onnx",
+        "C:encoder.onnx",
+        "encoder.onnx\0",
+        "a\nb",
+    ],
+    ids=repr,
+)
+def test_a_file_name_cannot_leave_the_folder(copy: Path, name: str) -> None:
+    entry = vars(Bundle.load(copy).files["encoder.onnx"])
+    edit(copy, files={name: entry})
     with pytest.raises(BundleError, match="leaves the folder"):
         Bundle.load(copy)
 

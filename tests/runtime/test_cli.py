@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import cwic
+from cwic.container import Header, Sections, Stream
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +87,23 @@ def test_info_needs_no_model(encoded: Path) -> None:
     assert "232x160" in done.stdout
     assert f"model {model_id}" in done.stdout
     assert f"{encoded.stat().st_size} bytes" in done.stdout
+    stream = Stream.from_bytes(encoded.read_bytes())
+    sizes = f"levels {stream.levels_bytes} + codes {stream.codes_bytes} bytes"
+    assert f"{sizes}, tiles 1, 1 lanes, checksums right" in done.stdout
+
+
+def test_info_counts_tiles(encoded: Path, tmp_path: Path) -> None:
+    """Of a stream that no model could decode: nothing but the layout is looked at."""
+    header = Header(5000, 9, b"nobodys!", 3, 64, 16)
+    tiles = tuple(Sections(bytes(i), bytes(7)) for i in range(40))
+    path = tmp_path / "odd.cwic"
+    path.write_bytes(Stream(header, tiles).to_bytes())
+    done = run("info", encoded, path)
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{encoded}: 232x160, ")
+    assert "5000x9" in second
+    assert f"model {b'nobodys!'.hex()}, quality 3, levels 780 + codes 280 bytes" in second
+    assert second.endswith("tiles 40, 64 lanes, checksums right")
 
 
 def test_several_inputs_and_default_names(picture: Path, tmp_path: Path) -> None:
@@ -126,6 +144,52 @@ def test_damaged_files(encoded: Path, tmp_path: Path, kind: str, command: str) -
     line = fails(run(command, tmp_path / "bad.cwic", *options))
     assert "; " in line
     assert "bad.cwic: " in line
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.cwic"]
+
+
+@pytest.mark.parametrize("lost", ["codes", "levels", "nothing"])
+def test_partial_takes_what_is_intact(encoded: Path, tmp_path: Path, lost: str) -> None:
+    good = encoded.read_bytes()
+    (tile,) = Stream.from_bytes(good).tiles
+    behind = {"codes": 0, "levels": len(tile.codes) + 4, "nothing": -1}[lost]
+    path, target = tmp_path / "cut.cwic", tmp_path / "b.png"
+    path.write_bytes(good[: len(good) - 1 - behind])
+    if lost != "nothing":
+        assert "the stream has " in fails(run("decode", path, "-o", target))
+        assert not target.exists()
+    done = run("decode", "--partial", path, "-o", target)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    said = {
+        "codes": ", 0 % of the known codes; coarse tiles: 1 of 1",
+        "levels": ", 0 % of the known codes; lost tiles: 1 of 1",
+        "nothing": "",
+    }
+    assert done.stdout == f"{target}: 232x160{said[lost]}\n"
+    expected = cwic.load().salvage(path.read_bytes()).image
+    assert np.array_equal(np.asarray(Image.open(target)), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("header", "a header field is out of range; fetch"),
+        ("checksum", "the header does not match its checksum; fetch"),
+        ("png", "not a .cwic stream; pass"),
+        ("empty", "the stream is empty; fetch"),
+    ],
+)
+def test_partial_needs_a_whole_header(
+    encoded: Path, tmp_path: Path, kind: str, expected: str
+) -> None:
+    good = encoded.read_bytes()
+    bad = {
+        "header": good[:14] + b"\0" + good[15:],
+        "checksum": good[:14] + bytes([good[14] ^ 1]) + good[15:],
+    }.get(kind) or DAMAGED[kind](good)
+    (tmp_path / "bad.cwic").write_bytes(bad)
+    line = fails(run("decode", "--partial", tmp_path / "bad.cwic", "-o", tmp_path / "b.png"))
+    assert f"bad.cwic: {expected}" in line.replace("these bytes are ", "")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.cwic"]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from cwic.context import ContextModel
 from cwic.errors import CheckpointError, CwicError, TrainingError
 from cwic_training import cli
 from cwic_training.checkpoint import load_checkpoint
@@ -66,6 +67,7 @@ def test_every_option_arrives(passed: dict[str, Any]) -> None:
         *("--precision", "32-true", "--validate-every", 6, "--save-minutes", 0.5),
         *("--workers", 2, "--memory-gb", 1.5, "--accelerator", "cpu", "--no-progress"),
         *("--rate-weight", 7, "--rate-bpp", 0.4, "--scale-min", 0.2, "--scale-max", 0.9),
+        *("--rate-model", "context"),
     )
     assert result.exit_code == 0, result.output
     assert passed == {
@@ -77,6 +79,7 @@ def test_every_option_arrives(passed: dict[str, Any]) -> None:
             batch=3,
             crop=64,
             rate_weight=7.0,
+            rate_model="context",
             rate_bpp=0.4,
             scale_min=0.2,
             scale_max=0.9,
@@ -119,8 +122,16 @@ def test_a_wrong_value_is_wrong_usage(passed: dict[str, Any], option: tuple[str,
     assert not passed
 
 
-def test_the_hinge_is_of_the_importance_stage(passed: dict[str, Any]) -> None:
-    assert invoke("main", *GLOBS, "--rate-bpp", 0.5).exit_code == 2
+def test_an_unknown_rate_model_is_wrong_usage(passed: dict[str, Any]) -> None:
+    assert invoke("importance", *GLOBS, "--rate-model", "bits").exit_code == 2
+    assert not passed
+
+
+@pytest.mark.parametrize("option", [("--rate-bpp", 0.5), ("--rate-model", "context")])
+def test_rates_are_of_the_importance_stage(
+    passed: dict[str, Any], option: tuple[str, object]
+) -> None:
+    assert invoke("main", *GLOBS, *option).exit_code == 2
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -165,16 +176,20 @@ def test_all_stages_one_after_the_other(
     release = tmp_path / "release" / "model.safetensors"
     outputs = []
     for seed in ("0", "0", "1"):
-        result = invoke("entropy", best, *shared, "-o", release, "--seed", seed)
+        options = ["-o", release, "--seed", seed, "--steps", 3, "--batch", 1]
+        result = invoke("entropy", best, *shared, *options)
         assert result.exit_code == 0, result.output
-        outputs.append(load_checkpoint(release).entropy["codes.p1"])
+        outputs.append(load_checkpoint(release).entropy["codes.own"])
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
-    codes, levels, where = result.output.splitlines()
+    codes, levels, where = result.stdout.splitlines()
     loaded = load_checkpoint(release)
     report = loaded.training["entropy"]
+    assert report["steps"] == 3
     assert codes == (
-        f"codes: {report['bits_per_code']:.4f} bits per code, {report['codes_bpp']:.4f} bpp"
+        f"codes: {report['bits_per_code']:.4f} bits per code "
+        f"({report['bits_per_code_float']:.4f} before rounding to integers), "
+        f"{report['codes_bpp']:.4f} bpp"
     )
     assert levels == (
         f"levels: {report['bits_per_level']:.4f} bits per level, {report['levels_bpp']:.4f} bpp"
@@ -182,7 +197,21 @@ def test_all_stages_one_after_the_other(
     assert where == f"weights and tables in {release}"
     wanted = load_checkpoint(best).rounded_to_half().tensors
     assert all(torch.equal(loaded.tensors[k], wanted[k]) for k in wanted)
-    assert set(loaded.entropy) == {"levels.frequencies", "codes.neighbours", "codes.p1"}
+    tables = {name: tensor.numpy() for name, tensor in loaded.entropy.items()}
+    ContextModel(tables, loaded.config.n, loaded.config.levels)
+
+
+@pytest.mark.parametrize("option", ["--steps", "--batch"])
+def test_an_entropy_stage_of_no_size_is_refused(
+    tmp_path: Path, photos: Any, train: Callable[..., FitResult], option: str
+) -> None:
+    train(tmp_path, steps=1)
+    result = invoke(
+        *("entropy", tmp_path / "last.safetensors", "-o", tmp_path / "out.safetensors"),
+        *("--train-glob", photos.train, "--valid-glob", photos.valid, option, 0),
+    )
+    assert isinstance(result.exception, TrainingError)
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_main_weights_have_no_importance_to_code(

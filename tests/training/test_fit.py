@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cwic.errors import CheckpointError, CwicError, TrainingError
 from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cwic_training.context_net import ContextNet
 from cwic_training.fit import FitResult
 from cwic_training.model import CodecNetwork, ModelConfig
 from cwic_training.task import VALIDATION_SCALES, CodecTask
@@ -134,6 +135,13 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path, train: Train, stage: str) ->
         ({"stage": "importance"}, {"val/psnr_0.1", "val/bpp_0.1", "val/psnr_1.5"}),
         ({"stage": "importance", "rate_bpp": 0.1}, {"val/psnr_1", "val/bpp_1"}),
         ({"stage": "importance", "precision": "bf16-mixed"}, {"val/psnr_0.6"}),
+        ({"stage": "importance", "rate_model": "context"}, {"val/bpp_0.1", "val/bpp_1.5"}),
+        ({"stage": "importance", "rate_model": "context", "rate_bpp": 0.1}, {"val/bpp_1"}),
+        (
+            {"stage": "importance", "rate_model": "context", "precision": "bf16-mixed"},
+            {"val/psnr_0.6"},
+        ),
+        ({"stage": "main", "rate_model": "context"}, {"val/psnr_1", "val/bpp_1"}),
     ],
 )
 def test_every_kind_of_run(
@@ -189,17 +197,43 @@ def test_the_progress_bar_shows_psnr_and_rate(
     assert re.search(r"\bbpp=\d", shown)
 
 
+def test_the_real_rate_is_learnt_and_lowered(tmp_path: Path, train: Train) -> None:
+    """The context network learns along with the model, and its gradients reach the model."""
+    options = {"steps": 40, "batch": 4, "validate_every": 10, **FAST}
+    train(tmp_path / "count", **options)
+    train(tmp_path / "context", rate_model="context", **options)
+    losses = list(validation_losses(tmp_path / "context").values())
+    assert losses[-1] < 0.8 * losses[0]
+    assert not same(tmp_path / "count", tmp_path / "context")
+    facts = load_checkpoint(tmp_path / "context" / "last.safetensors")
+    assert facts.training["recipe"]["rate_model"] == "context"
+    assert not any("context" in name for name in facts.tensors), "it is not the release's"
+    state = torch.load(tmp_path / "context" / "last.ckpt", weights_only=True)["state_dict"]
+    torch.manual_seed(0)
+    assert {k for k in state if k.startswith("context.")} == {
+        f"context.{name}" for name in ContextNet(facts.config, 32).state_dict()
+    }
+    for name in ("level", "kind", "middle_bias", "last_bias"):  # they begin at 0
+        assert state[f"context.{name}"].any()
+
+
 # Resume
 
 
 @pytest.mark.parametrize(
-    ("precision", "steps"), [("32-true", 4), ("32-true", 6), ("bf16-mixed", 4)]
+    ("precision", "steps", "rate_model"),
+    [
+        ("32-true", 4, "count"),
+        ("32-true", 6, "count"),
+        ("bf16-mixed", 4, "count"),
+        ("32-true", 4, "context"),
+    ],
 )
 def test_a_prolonged_run_is_one_long_run(
-    tmp_path: Path, train: Train, precision: str, steps: int
+    tmp_path: Path, train: Train, precision: str, steps: int, rate_model: str
 ) -> None:
     """Bit for bit, with a schedule that does not know the end, and another memory budget."""
-    options = {"precision": precision, "cooldown": 0.0}
+    options = {"precision": precision, "cooldown": 0.0, "rate_model": rate_model}
     train(tmp_path / "whole", **options)
     train(tmp_path / "part", steps=steps, **options)
     assert not same(tmp_path / "whole", tmp_path / "part")
@@ -370,6 +404,7 @@ def test_another_thread_can_train(tmp_path: Path, train: Train, finished: Path) 
         {"batch": 4},
         {"stage": "main"},
         {"seed": 5},
+        {"rate_model": "context"},
     ],
 )
 def test_a_state_of_another_run_is_refused_and_kept(

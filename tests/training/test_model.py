@@ -151,12 +151,12 @@ def test_a_masked_code_is_zero_for_the_decoder(network: CodecNetwork, picture: T
     disturb(network)
     network.eval()
     with torch.no_grad():
-        y, mask, _ = network(picture, torch.full((2,), 1e-6))
+        y, _, mask, _ = network(picture, torch.full((2,), 1e-6))
         nothing = network.decode(torch.zeros(2, 16, 8, 12))
         assert not mask.any()
         assert torch.equal(y, nothing)
-        y, mask, p = network(picture, torch.full((2,), 1e6))
-        kept_all, ones, _ = network(picture, None)
+        y, _, mask, p = network(picture, torch.full((2,), 1e6))
+        kept_all, _, ones, _ = network(picture, None)
     assert mask.all()
     assert ones.all()
     assert p.min() > 0
@@ -166,7 +166,7 @@ def test_a_masked_code_is_zero_for_the_decoder(network: CodecNetwork, picture: T
 
 def test_every_parameter_learns(network: CodecNetwork, picture: Tensor) -> None:
     disturb(network)
-    y, _, p = network(picture, torch.full((2,), 0.7))
+    y, _, _, p = network(picture, torch.full((2,), 0.7))
     ((y - picture).square().mean() + p.mean()).backward()
     idle = [
         name
@@ -181,11 +181,11 @@ def test_autocast_keeps_codes_and_importance_in_float32(
     network: CodecNetwork, picture: Tensor
 ) -> None:
     with torch.no_grad():
-        wanted, _, _ = network.eval()(picture, None)
+        wanted, *_ = network.eval()(picture, None)
         with torch.autocast("cpu", torch.bfloat16):
             e, p = network.encode(picture)
-            y, mask, _ = network(picture, torch.ones(2))
-            got, _, _ = network(picture, None)
+            y, _, mask, _ = network(picture, torch.ones(2))
+            got, *_ = network(picture, None)
     assert {t.dtype for t in (e, p, y, mask, got)} == {torch.float32}
     assert (got - wanted).abs().mean() < 0.05
 

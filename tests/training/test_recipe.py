@@ -30,6 +30,8 @@ from cwic_training.recipe import Recipe
         {"muon_lr": -0.1},
         {"adam_lr": -0.1},
         {"rate_weight": -1.0},
+        {"rate_model": "bits"},
+        {"rate_model": ""},
     ],
 )
 def test_an_impossible_recipe_is_refused(change: dict[str, Any]) -> None:
@@ -39,5 +41,5 @@ def test_an_impossible_recipe_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_a_recipe_survives_its_record() -> None:
-    recipe = Recipe(stage="main", steps=7, rate_bpp=0.5)
+    recipe = Recipe(stage="main", steps=7, rate_bpp=0.5, rate_model="context")
     assert Recipe(**recipe.to_dict()) == recipe

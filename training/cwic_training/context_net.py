@@ -147,7 +147,7 @@ class ContextNet(nn.Module):
         """The arrays of :mod:`cwic.context`, named as there."""
 
         def whole(weight: Tensor, grid: int, largest: int, kind: type) -> NDArray[np.integer]:
-            rounded = (weight * grid).round().clamp(-largest, largest)
+            rounded = (weight * grid + 0.5).floor().clamp(-largest, largest)
             return np.ascontiguousarray(rounded.cpu().numpy().astype(kind))
 
         earlier = (self.earlier * self.allowed).permute(1, 0, 2)
@@ -180,4 +180,5 @@ def _geometry(height: int, width: int, device: str) -> list[tuple[Pass, Tensor, 
 def _on_grid(value: Tensor, grid: int, largest: int) -> Tensor:
     """The nearest multiple of 1/grid, at most largest/grid; gradient of the identity within."""
     limited = value.clamp(-largest / grid, largest / grid)
-    return limited + (torch.round(limited * grid) / grid - limited).detach()
+    # Halves go up, as the shifts of the integers round.
+    return limited + (torch.floor(limited * grid + 0.5) / grid - limited).detach()

@@ -9,29 +9,34 @@ import zlib
 from pathlib import Path
 
 TARGET = Path(__file__).with_name("container.hex")
-FIELDS = [
+HEADER = [
     (b"\x89CWC", "magic"),
-    (b"\x01", "version 1"),
-    (b"\x02", "log2 of 4 lanes"),
+    (b"\x02", "version 2"),
+    (b"\x0a", "log2 of 4 lanes; log2 of 32 / 16 positions << 3"),
     (bytes(range(8)), "model_id"),
     (b"\x32", "quality 50"),
-    (b"\xac\x02", "width 300"),
-    (b"\x07", "height 7"),
-    (b"\x06", "levels section of 6 bytes"),
+    (b"\xac\x02", "width 300: 38 positions, two tiles of 19"),
+    (b"\x07", "height 7: 1 position"),
+    (b"\x06", "left tile: levels section of 6 bytes"),
     (b"\x0a", "codes section of 10 bytes"),
+    (b"\x04", "right tile: levels section of 4 bytes"),
+    (b"\x05", "codes section of 5 bytes"),
+]
+PARTS = [
+    (HEADER, "the header"),
+    ([(b"levels", "levels of the left tile")], "these levels"),
+    ([(b"more", "levels of the right tile")], "these levels"),
+    ([(b"some codes", "codes of the left tile, chunk 0")], "this chunk"),
+    ([(b"codes", "codes of the right tile, chunk 0")], "this chunk"),
 ]
 
 
 def text() -> str:
-    parts = [("header", FIELDS)]
-    parts += [
-        (name, [(data, name)]) for name, data in (("levels", b"levels"), ("codes", b"some codes"))
-    ]
     lines = []
-    for name, fields in parts:
-        lines += [f"{data.hex(' '):32} # {what}" for data, what in fields]
+    for fields, what in PARTS:
+        lines += [f"{data.hex(' '):30} # {meaning}" for data, meaning in fields]
         crc = zlib.crc32(b"".join(data for data, _ in fields)).to_bytes(4, "little")
-        lines.append(f"{crc.hex(' '):32} # CRC-32 of the {name}")
+        lines.append(f"{crc.hex(' '):30} # CRC-32 of {what}")
     return "\n".join(lines) + "\n"
 
 

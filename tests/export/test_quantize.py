@@ -1,0 +1,254 @@
+"""int8: where Q and DQ lie, what the ranges are, what is measured, and which layers stay fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from PIL import Image
+
+from cwic.bundle import Bundle
+from cwic.errors import ExportError, TrainingError
+from cwic.rate import levels_from_importance
+from cwic_export.bundle_writer import export_bundle
+from cwic_export.graphs import DecoderGraph, EncoderGraph
+from cwic_export.onnx import serialise, to_model
+from cwic_export.quantize import search as searching
+from cwic_export.quantize.calibration import Ranges, measure
+from cwic_export.quantize.qdq import (
+    ONNXRUNTIME,
+    TENSORRT,
+    Layer,
+    Scheme,
+    layers_of,
+    quantise,
+    tensors_of,
+)
+from cwic_export.quantize.scoring import SCALES, Scorer, open_pictures
+from cwic_export.quantize.search import search
+from cwic_export.quantize.session import Session
+from cwic_training.checkpoint import load_checkpoint
+from cwic_training.model import CodecNetwork
+
+from .conftest import crop
+
+NANO = Path(__file__).parents[2] / "models" / "nano.safetensors"
+
+
+@pytest.fixture(scope="module")
+def nano() -> CodecNetwork:
+    """The trained model: sensitivity means little on random weights."""
+    return load_checkpoint(NANO).network()
+
+
+@pytest.fixture(scope="module")
+def encoder(nano: CodecNetwork) -> onnx.ModelProto:
+    return to_model(EncoderGraph(nano))
+
+
+@pytest.fixture(scope="module")
+def decoder(nano: CodecNetwork) -> onnx.ModelProto:
+    return to_model(DecoderGraph(nano))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("calibration")
+    Image.fromarray(crop("kodim03", (250, 100, 410, 228))).save(folder / "a.png")
+    Image.fromarray(crop("kodim23", (100, 150, 229, 251))).save(folder / "b.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def scorer(
+    encoder: onnx.ModelProto, decoder: onnx.ModelProto, pictures: list[Path], nano: CodecNetwork
+) -> Scorer:
+    sessions = (Session(serialise(model)) for model in (encoder, decoder))
+    return Scorer(*sessions, nano.config.levels, open_pictures(pictures))
+
+
+@pytest.fixture(scope="module")
+def ranges(decoder: onnx.ModelProto, scorer: Scorer) -> Ranges:
+    names = {name for layer in layers_of(decoder) for name in tensors_of(layer)}
+    return measure(decoder, names, scorer.feeds("decoder"))[0]
+
+
+def by_name(model: onnx.ModelProto) -> dict[str, Layer]:
+    return {layer.name: layer for layer in layers_of(model)}
+
+
+def test_layers(decoder: onnx.ModelProto, nano: CodecNetwork) -> None:
+    layers = by_name(decoder)
+    blocks = [f"synthesis.{i}.{part}" for i in range(2, 6) for part in ("depthwise", "up", "down")]
+    assert list(layers) == ["synthesis.1", *blocks, "synthesis.6"]
+    assert layers["synthesis.2.up"].relu is not None
+    assert layers["synthesis.2.down"].relu is None
+    assert [layers[f"synthesis.2.{k}"].weights for k in ("depthwise", "up", "down")] == [
+        9,
+        256,
+        768,
+    ]
+
+
+def test_ranges_leave_out_the_outermost_values(decoder: onnx.ModelProto, scorer: Scorer) -> None:
+    layer = by_name(decoder)["synthesis.3.up"]
+    name = tensors_of(layer)[1]
+    found, sizes = measure(decoder, [name], scorer.feeds("decoder"))
+    whole, _ = measure(decoder, [name], list(scorer.feeds("decoder"))[:1])
+    assert found[name][0] == 0.0  # after a ReLU
+    assert whole[name][1] <= found[name][1]
+    # 768 channels of the second picture's 12 x 16 positions
+    assert sizes[name] == 768 * 12 * 16
+
+
+@pytest.mark.parametrize("scheme", [ONNXRUNTIME, TENSORRT])
+def test_only_the_chosen_layer_is_quantised(
+    decoder: onnx.ModelProto, ranges: Ranges, scheme: Scheme
+) -> None:
+    layer = by_name(decoder)["synthesis.3.up"]
+    data = serialise(quantise(decoder, [layer], ranges, scheme))
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model, full_check=True)
+    assert [f.name for f in model.functions] == ["importance_mask"]
+    stored = {t.name: t for t in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    conv = next(node for node in model.graph.node if node.name == layer.node)
+    source = producers[conv.input[1]]
+    weights, scales, zeros = (numpy_helper.to_array(stored[name]) for name in source.input)
+    assert source.op_type == "DequantizeLinear"
+    assert (weights.dtype, scales.shape) == (np.int8, (768,))
+    assert not zeros.any()
+    assert producers[conv.input[0]].op_type == "DequantizeLinear"
+    kinds = [node.op_type for node in model.graph.node]
+    activations = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(activations) == (2 if scheme.outputs else 1)
+    kind = TensorProto.INT8 if scheme.symmetric else TensorProto.UINT8
+    assert {stored[node.input[2]].data_type for node in activations} == {kind}
+    if scheme.symmetric:
+        assert not any(numpy_helper.to_array(stored[n.input[2]]).any() for n in activations)
+        assert (conv.input[2] in stored, kinds.count("DequantizeLinear")) == (True, 2)
+    else:  # the ReLU is the output's zero point, the bias is int32
+        assert kinds.count("Relu") == 3
+        assert producers[conv.input[2]].op_type == "DequantizeLinear"
+
+
+def test_inputs_and_outputs_stay_those_of_fp32(
+    decoder: onnx.ModelProto, ranges: Ranges, nano: CodecNetwork
+) -> None:
+    model = quantise(decoder, layers_of(decoder), ranges, ONNXRUNTIME)
+    assert list(model.graph.input) == list(decoder.graph.input)
+    assert list(model.graph.output) == list(decoder.graph.output)
+    rng = np.random.default_rng(0)
+    feeds = {
+        "codes": rng.integers(0, 256, (2, 16, 5, 3), np.uint8),
+        "levels": rng.integers(0, 17, (2, 5, 3), np.uint8),
+    }
+    (own,), (fp32,) = (Session(serialise(m)).run(feeds) for m in (model, decoder))
+    assert own.shape == fp32.shape == (2, 40, 24, 3)
+    assert 0 < np.abs(own.astype(int) - fp32).mean() < 5
+
+
+def test_no_layer_is_no_change(decoder: onnx.ModelProto, ranges: Ranges) -> None:
+    assert serialise(quantise(decoder, [], ranges, TENSORRT)) == serialise(decoder)
+
+
+def test_fp32_scores_nothing(
+    encoder: onnx.ModelProto, decoder: onnx.ModelProto, scorer: Scorer
+) -> None:
+    for role, model in (("encoder", encoder), ("decoder", decoder)):
+        score = scorer.score(role, Session(serialise(model)))  # type: ignore[arg-type]
+        assert score.delta_psnr_db == (0.0,) * len(SCALES)
+        assert (score.disturbance, score.flip_share, score.loss_db) == (0.0, 0.0, 0.0)
+
+
+def test_a_bad_importance_map_costs_quality_at_an_equal_number_of_codes(
+    encoder: onnx.ModelProto, scorer: Scorer
+) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(encoder)
+    bias = next(t for t in model.graph.initializer if t.name == "importance.conv3.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) - 12, bias.name))
+    score = scorer.score("encoder", Session(serialise(model)))
+    assert score.flip_share == 0
+    assert score.loss_db > 0.3
+    assert score.disturbance > 1
+
+
+@pytest.mark.parametrize("wanted", [0.3, 1.0])
+def test_as_many_codes(scorer: Scorer, wanted: float) -> None:
+    rng = np.random.default_rng(1)
+    importance = rng.choice(np.array([10, 80, 200, 255], np.uint8), (1, 40, 60))
+    levels = levels_from_importance(importance, wanted, 16)
+    other = np.minimum(importance, 120)
+    assert scorer._as_many(other, levels).mean() == pytest.approx(levels.mean(), rel=0.02)
+
+
+def test_all_layers_where_the_limit_allows_it(decoder: onnx.ModelProto, scorer: Scorer) -> None:
+    found = search("decoder", decoder, scorer, TENSORRT, largest_loss_db=5.0)
+    assert found.fp32_layers == ()
+    assert found.int8_macs_share == 1
+    assert found.alone == {}
+    assert found.score.disturbance > 0
+
+
+def test_the_most_sensitive_layers_stay_fp32(decoder: onnx.ModelProto, scorer: Scorer) -> None:
+    limit = 0.03
+    found = search("decoder", decoder, scorer, ONNXRUNTIME, largest_loss_db=limit)
+    assert found.score.loss_db <= limit
+    assert 0 < len(found.fp32_layers) < len(layers_of(decoder))
+    assert 0.5 < found.int8_macs_share < 1
+    facts = found.facts()
+    assert facts["fp32_layers"] == list(found.fp32_layers)
+    assert set(facts["alone"]) == set(by_name(decoder))
+    assert set(facts["delta_psnr_db"]) == {str(scale) for scale in SCALES}
+    # What stays is what disturbs most for its work; depthwise layers do little work.
+    assert found.fp32_layers[0].endswith("depthwise")
+    kept = {n.name for n in layers_of(decoder) if n.name in found.fp32_layers}
+    types = {t.name: t.data_type for t in found.model.graph.initializer}
+    assert {types[f"{name}.weight"] for name in kept} == {TensorProto.FLOAT}
+
+
+def test_a_limit_that_nothing_meets(
+    decoder: onnx.ModelProto, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "layers_of", lambda model: layers_of(model)[:2])
+    with pytest.raises(ExportError, match="no layer of the decoder .* --int8-loss"):
+        search("decoder", decoder, scorer, ONNXRUNTIME, largest_loss_db=-9.0)
+
+
+def test_export(checkpoint: Path, pictures: list[Path], tmp_path: Path) -> None:
+    names = ["onnx", "onnx-int8", "onnx-int8-tensorrt"]
+    bundle = export_bundle(
+        checkpoint, tmp_path / "model", names, calibration=pictures, int8_loss_db=3.0
+    )
+    entries = {(e.role, e.target, e.precision) for e in bundle.files.values()}
+    for role in ("encoder", "decoder"):
+        assert {(role, "onnx", "int8"), (role, "onnx-tensorrt", "int8")} < entries
+    facts = bundle.facts["onnx-int8"]
+    assert (facts["calibration_pictures"], facts["loss_limit_db"]) == (2, 3.0)
+    assert facts["encoder"]["flip_share"] > 0
+    assert "onnx-int8-tensorrt" in bundle.facts
+    assert Bundle.load(bundle.path) == bundle
+
+
+def test_tensorrt_reads_its_int8(decoder: onnx.ModelProto, ranges: Ranges) -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    parsed = {}
+    for scheme in (TENSORRT, ONNXRUNTIME):
+        builder = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR))
+        network = builder.create_network(0)
+        data = serialise(quantise(decoder, layers_of(decoder), ranges, scheme))
+        parsed[scheme] = trt.OnnxParser(network, trt.Logger(trt.Logger.INTERNAL_ERROR)).parse(data)
+    assert parsed == {TENSORRT: True, ONNXRUNTIME: False}
+
+
+def test_calibration_pictures_that_cannot_be_read(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(TrainingError, match="leave it out of the glob"):
+        export_bundle(
+            checkpoint, tmp_path / "model", ["onnx-int8"], calibration=[tmp_path / "text.png"]
+        )
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,152 @@
+"""The frame of a ``.cwic`` stream, made and mended without the package.
+
+A hostile writer is not bound to :mod:`cwic.container`: here any field takes any value, and
+checksums are right over whatever lies there. Written from the format, not from the reader.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["CHUNK_BYTES", "Frame", "number", "parsed", "repaired"]
+
+CHUNK_BYTES = 4096
+_FIXED = 15
+_CRC = 4
+_MOST_TILES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A stream by its fields.
+
+    Attributes:
+        width, height: pixels; bytes stand for themselves, for numbers in odd forms.
+        tiles: levels and codes section of each tile.
+        sizes: the tile table; None: the one that fits ``tiles``.
+    """
+
+    width: int | bytes
+    height: int | bytes
+    tiles: tuple[tuple[bytes, bytes], ...] = ((b"levels", b"some codes"),)
+    version: int = 2
+    coder: int = 0
+    model_id: bytes = b"modelid!"
+    quality: int = 50
+    sizes: bytes | None = None
+
+    @property
+    def header(self) -> bytes:
+        """All bytes before the sections, with the right checksum."""
+        table = b"".join(number(len(section)) for tile in self.tiles for section in tile)
+        sides = (v if isinstance(v, bytes) else number(v) for v in (self.width, self.height))
+        return _summed(
+            b"\x89CWC"
+            + bytes([self.version, self.coder])
+            + self.model_id
+            + bytes([self.quality])
+            + b"".join(sides)
+            + (table if self.sizes is None else self.sizes)
+        )
+
+    def to_bytes(self) -> bytes:
+        """The whole stream."""
+        parts = [self.header, *(_summed(levels) for levels, _ in self.tiles)]
+        longest = max((len(codes) for _, codes in self.tiles), default=0)
+        for start in range(0, longest, CHUNK_BYTES):
+            chunks = (codes[start : start + CHUNK_BYTES] for _, codes in self.tiles)
+            parts += [_summed(chunk) for chunk in chunks if chunk]
+        return b"".join(parts)
+
+
+def number(value: int, length: int = 1) -> bytes:
+    """LEB128 of at least ``length`` bytes; only the shortest form is valid."""
+    out = bytearray()
+    while value >= 0x80 or len(out) + 1 < length:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+def parsed(data: bytes) -> Frame | None:
+    """The frame that ``data`` means, whatever its checksums say; sections may be cut off.
+
+    None where the header ends too early or names no tile, or more than 65,536.
+    """
+    found = _numbers(data)
+    if found is None:
+        return None
+    (width, height, *sizes), at = found
+    sections = [bytearray() for _ in sizes]
+    for section, first, length in _parts(sizes, at + _CRC, len(data)):
+        sections[section] += data[first : first + length]
+    whole = [bytes(section) for section in sections]
+    tiles = tuple(zip(whole[::2], whole[1::2], strict=True))
+    return Frame(width, height, tiles, data[4], data[5], data[6:14], data[14])
+
+
+def repaired(data: bytes, model_id: bytes | None = None) -> bytes:
+    """``data`` with right checksums wherever its numbers say that one lies.
+
+    Sizes stay as they are, so sections may still be cut off, or be followed by more. With a
+    ``model_id``, magic, version and model become right as well.
+    """
+    out = bytearray(data)
+    if model_id is not None and len(out) >= _FIXED:
+        out[:5], out[6:14] = b"\x89CWC\2", model_id
+    found = _numbers(bytes(out))
+    if found is None:
+        return bytes(out)
+    (_, _, *sizes), at = found
+    spans = [(first, length) for _, first, length in _parts(sizes, at + _CRC, len(out))]
+    for first, length in [(0, at), *spans]:
+        end = first + length
+        if end + _CRC <= len(out):
+            out[end : end + _CRC] = _summed(bytes(out[first:end]))[-_CRC:]
+    return bytes(out)
+
+
+def _summed(part: bytes) -> bytes:
+    return part + zlib.crc32(part).to_bytes(_CRC, "little")
+
+
+def _parts(sizes: list[int], at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """``(section, first byte, length)`` of every checked part up to ``end``, in file order."""
+    for section in range(0, len(sizes), 2):
+        yield section, at, sizes[section]
+        at += sizes[section] + _CRC
+    start = 0
+    while at < end and any(size > start for size in sizes[1::2]):
+        for section in range(1, len(sizes), 2):
+            length = min(sizes[section] - start, CHUNK_BYTES)
+            if length > 0:
+                yield section, at, length
+                at += length + _CRC
+        start += CHUNK_BYTES
+
+
+def _numbers(data: bytes) -> tuple[list[int], int] | None:
+    """Width, height and all sizes, and where they end."""
+    if len(data) < _FIXED:
+        return None
+    numbers: list[int] = []
+    at, wanted = _FIXED, 2
+    while len(numbers) < wanted:
+        value = place = 0
+        while True:
+            if at >= len(data):
+                return None
+            value |= (data[at] & 0x7F) << 7 * place
+            at, place = at + 1, place + 1
+            if data[at - 1] < 0x80 or place == 5:
+                break
+        numbers.append(value)
+        if len(numbers) == 2:
+            side_px = 128 << (data[5] >> 3 & 7)
+            tiles = -(-numbers[0] // side_px) * -(-numbers[1] // side_px)
+            if not 0 < tiles <= _MOST_TILES:
+                return None
+            wanted += 2 * tiles
+    return numbers, at

@@ -1,0 +1,77 @@
+"""Atheris harness of the decoder: bytes to container, entropy coder and salvage.
+
+``python -m tests.fuzz.fuzz_stream CORPUS...``; README.md beside it has the commands. The model
+is the tiny one, so that an input takes milliseconds; no network runs.
+
+Checksums stop nearly all mutations, so most inputs are mutated as the frame that they are, a
+section or a field at a time, or get their checksums repaired afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+atheris: Any = importlib.import_module("atheris")
+with atheris.instrument_imports(include=["cwic"]):
+    from .framing import Frame, number, parsed, repaired
+    from .invariants import check
+    from .tiny import MODEL_ID, tiny_codec
+
+MAX_PIXELS = 1 << 18
+_SIDES = (1, 7, 8, 9, 24, 128, 129, 384, 1 << 12, 1 << 18, (1 << 24) - 1, 1 << 24)
+
+
+def mutated(data: bytes, max_size: int, seed: int) -> bytes:
+    """Another input; three of four as a frame, nine of ten of the others with checksums."""
+    rng = np.random.default_rng(seed)
+    frame = parsed(data)
+    if frame is not None and rng.random() < 0.75:
+        data = _other_frame(frame, rng).to_bytes()
+    else:
+        data = atheris.Mutate(data, max_size)
+        if rng.random() < 0.9:
+            data = repaired(data, MODEL_ID)
+    return data[:max_size]
+
+
+def _other_frame(frame: Frame, rng: np.random.Generator) -> Frame:
+    tiles = [list(tile) for tile in frame.tiles]
+    place, section = int(rng.integers(len(tiles))), int(rng.integers(2))
+    old = tiles[place][section]
+    match int(rng.integers(8)):
+        case 0:
+            return replace(frame, coder=int(rng.integers(64)), model_id=MODEL_ID)
+        case 1:
+            side = number(int(rng.choice(_SIDES)), int(rng.choice([1, 1, 1, 4])))
+            return replace(frame, width=side) if section else replace(frame, height=side)
+        case 2:
+            tiles[place][section] = old[: int(rng.integers(len(old) + 1))]
+        case 3:
+            other = int(rng.integers(len(tiles)))
+            tiles[place], tiles[other] = tiles[other], tiles[place]
+        case _:
+            tiles[place][section] = atheris.Mutate(old, len(old) + 16)
+    return replace(frame, tiles=tuple((levels, codes) for levels, codes in tiles))
+
+
+def main() -> None:
+    """Run libFuzzer with the arguments of the command line."""
+    with tempfile.TemporaryDirectory() as folder:
+        codec = tiny_codec(Path(folder))
+
+        def one_input(data: bytes) -> None:
+            check(codec, data, MAX_PIXELS)
+
+        atheris.Setup(sys.argv, one_input, custom_mutator=mutated)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

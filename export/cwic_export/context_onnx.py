@@ -60,8 +60,8 @@ def to_model(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> onnx.M
     CodeModel(tensors, n, levels)  # checks them
     c = n // levels
     graph = _Graph()
-    _pick_weights(graph, _tables(tensors, c), levels)
-    _predict(graph, tensors["codes.p1"])
+    _pick_weights(graph, _tables(tensors), levels)
+    _predict(graph, tensors["codes.p1"], c)
     inputs: tuple[tuple[str, int, list[str | int]], ...] = (
         ("own", TensorProto.INT8, ["M", NEIGHBOURS * c]),
         ("earlier", TensorProto.INT8, ["M", n]),
@@ -97,7 +97,7 @@ class _Graph:
 
 
 def _tables(
-    tensors: Mapping[str, NDArray[Any]], c: int
+    tensors: Mapping[str, NDArray[Any]],
 ) -> dict[str, tuple[NDArray[np.int8] | NDArray[np.float32], str]]:
     """By name: a table int8 or float32, and which value picks a call's row of it.
 
@@ -112,13 +112,11 @@ def _tables(
 
     w = {name.removeprefix("codes."): tensor for name, tensor in tensors.items()}
     no_neighbours = np.zeros((1, *w["own"].shape[1:]), np.int8)
-    channel = np.arange(w["earlier"].shape[1])[None, :, None]
-    group = np.arange(len(w["earlier"]))[:, None, None]
     scaled = {name: (w[name] / WEIGHT_GRID).astype(np.float32) for name in ("middle", "last")}
     return {
         "own_weight": (rows(np.concatenate([w["own"], no_neighbours])), "kind_and_group"),
         "kind_bias": (rows(w["kind"]).astype(np.float32), "kind_and_group"),
-        "earlier_weight": (np.where(channel < group * c, w["earlier"], np.int8(0)), "group"),
+        "earlier_weight": (w["earlier"], "group"),
         "level_bias": (w["level"].astype(np.float32), "group"),
         "middle_weight": (scaled["middle"], "group"),
         "middle_bias": (halves_up(w["middle_bias"]), "group"),
@@ -142,7 +140,7 @@ def _pick_weights(
         graph.node(name, "Gather", source, row, axis=0)
 
 
-def _predict(graph: _Graph, p1: NDArray[np.uint16]) -> None:
+def _predict(graph: _Graph, p1: NDArray[np.uint16], c: int) -> None:
     constant, node = graph.constant, graph.node
     for name, value in (
         ("zero", 0),
@@ -152,10 +150,17 @@ def _predict(graph: _Graph, p1: NDArray[np.uint16]) -> None:
         ("logits_below_zero", LOGITS // 2),
     ):
         constant(name, np.array(value, np.float32))
+    constant("c", np.array([c], np.int64))
+    constant("from_channel", np.array([0], np.int64))
+    constant("rows", np.array([0], np.int64))
+    constant("columns", np.array([1], np.int64))
 
-    node("known", "Concat", "own", "earlier", axis=1)
+    node("to_channel", "Mul", "group", "c")
+    node("earlier.known", "Slice", "earlier", "from_channel", "to_channel", "columns")
+    node("earlier_weight.known", "Slice", "earlier_weight", "from_channel", "to_channel", "rows")
+    node("known", "Concat", "own", "earlier.known", axis=1)
     node("known.float", "Cast", "known", to=int(TensorProto.FLOAT))
-    node("first_weight", "Concat", "own_weight", "earlier_weight", axis=0)
+    node("first_weight", "Concat", "own_weight", "earlier_weight.known", axis=0)
     node("first", "MatMul", "known.float", "first_weight")
     node("level.index", "Cast", "level", to=int(TensorProto.INT32))
     node("first_bias", "Add", "level_bias", "kind_bias")

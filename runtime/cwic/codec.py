@@ -243,36 +243,45 @@ class Codec:
         """
         stream = Stream.salvage(bytes(data), max_pixels)
         self._check_model(stream.header)
-        lanes, group = stream.header.lanes, self.bundle.n // self.bundle.levels
-        outcome: dict[Tile, tuple[int, int]] = {}  # codes read and codes known of
+        group = self.bundle.n // self.bundle.levels
+        wanted: dict[Tile, int] = {}  # codes of each tile whose levels are known
+        reached: dict[Tile, int] = {}  # and how many of them were read
 
         def read(job: tuple[Tile, Sections]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             tile, sections = job
             try:
                 levels = self._levels(tile, sections)
             except StreamError:
-                outcome[tile] = 0, 0
                 nothing = np.zeros((tile.height, tile.width), np.uint8)
                 return np.zeros((self.bundle.n // 8, *nothing.shape), np.uint8), nothing
-            data = sections.codes
-            # A stream of 16-bit words that was cut in the middle of one.
-            data = data[: len(data) - (len(data) - rans.head_bytes(lanes)) % 2]
-            codes = np.zeros((self.bundle.n // 8, *levels.shape), np.uint8)
-            kept = np.zeros_like(levels)
-            if len(data) >= rans.head_bytes(lanes):
-                codes, kept = self.context.codes.decode_available(rans.Decoder(data, lanes), levels)
-            have, wanted = (group * int(array.sum(dtype=np.int64)) for array in (kept, levels))
-            outcome[tile] = have, wanted
+            codes, kept = self._available(sections, levels, stream.header.lanes)
+            wanted[tile], reached[tile] = (
+                group * int(array.sum(dtype=np.int64)) for array in (levels, kept)
+            )
             return codes, kept
 
-        codes, levels = self._assembled(stream, read)
-        results = [outcome[tile] for tile in self._grid(stream)]
-        read_codes, known_of = (sum(column) for column in zip(*results, strict=True))
-        image = self._picture(stream.header, codes, levels)
-        lost = [i for i, t in enumerate(stream.tiles) if results[i] == (0, 0) and not t.complete]
-        coarse = [i for i, (have, want) in enumerate(results) if have < want]
-        share = read_codes / known_of if known_of else 0.0
-        return Salvaged(image, share, len(results), tuple(lost), tuple(coarse))
+        image = self._picture(stream.header, *self._assembled(stream, read))
+        grid = self._grid(stream)
+        lost = [i for i, tile in enumerate(grid) if tile not in wanted]
+        coarse = [i for i, t in enumerate(grid) if t in wanted and reached[t] < wanted[t]]
+        share = sum(reached.values()) / max(1, sum(wanted.values()))
+        return Salvaged(image, share, len(grid), tuple(lost), tuple(coarse))
+
+    def _available(
+        self, sections: Sections, levels: NDArray[np.uint8], lanes: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Codes that can be read, and the level up to which they reach at each position."""
+        nothing = np.zeros((self.bundle.n // 8, *levels.shape), np.uint8), np.zeros_like(levels)
+        # A stream of 16-bit words may have been cut in the middle of one.
+        odd = (len(sections.codes) - rans.head_bytes(lanes)) % 2
+        try:
+            decoder = rans.Decoder(sections.codes[: len(sections.codes) - odd], lanes)
+            found = self.context.codes.decode_available(decoder, levels)
+            if sections.complete:
+                decoder.finish()  # checksums are right, so anything but the end is wrong codes
+        except StreamError:
+            return nothing
+        return found
 
     def _levels(self, tile: Tile, sections: Sections) -> NDArray[np.uint8]:
         if sections.levels is None:

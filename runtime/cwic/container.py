@@ -237,17 +237,13 @@ def _read_header(data: bytes, max_pixels: int) -> tuple[Header, list[int], int]:
     model_id = data[6 : 6 + MODEL_ID_BYTES]
     tile = _SMALLEST_TILE << (coder >> 3)
     header = Header(width_px, height_px, model_id, quality, 1 << (coder & 7), tile)
-    sizes = []
-    try:
-        # A tile takes two bytes at least, so this ends with the data.
-        for _ in range(2 * tile_count(*header.map_size, tile)):
-            size, at = _read_number(data, at)
-            sizes.append(size)
-        _checked(data, 0, at, "the header")
-    except StreamError:
-        _check_limit(header, max_pixels)
-        raise
+    # First of all, for the number of tiles follows from it.
     _check_limit(header, max_pixels)
+    sizes = []
+    for _ in range(2 * tile_count(*header.map_size, tile)):
+        size, at = _read_number(data, at)
+        sizes.append(size)
+    _checked(data, 0, at, "the header")
     if max(sizes) > _MAX_SECTION:
         raise CorruptError(f"a header field is out of range; {_AGAIN}")
     return header, sizes, at + _CRC

@@ -316,7 +316,12 @@ def read_tensors(data: bytes) -> dict[str, NDArray[Any]]:
 
 def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
     size = n // levels
-    hidden = tensors["codes.middle"].shape[-1] if "codes.middle" in tensors else 0
+    middle = tensors.get("codes.middle")
+    if middle is None:
+        raise BundleError("the entropy model lacks codes.middle; export the model again")
+    hidden = middle.shape[-1] if middle.ndim == 3 else 0
+    if hidden < 1:
+        raise BundleError("codes.middle does not fit the model; export the model again")
     forms = {
         "own": ("int8", (KINDS - 1, levels, NEIGHBOURS * size, hidden)),
         "earlier": ("int8", (levels, n, hidden)),

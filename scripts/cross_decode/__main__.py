@@ -169,8 +169,9 @@ def _machines(options: argparse.Namespace, cache: Path, pythons: dict[str, str])
         here = list(pool.map(lambda v: native.native(cache, v, pythons[v], wheel), pythons))
     if options.native_only:
         return here
+    # By the newest pip: one that runs on 3.10 takes only what 3.10 can use, whatever it is told.
+    host_python = Path(here[-1].command[0])
     # Emulated machines first: they take longest.
-    host_python = Path(here[0].command[0])
     return [
         aarch64.emulated(cache, suite, cpu, host_python)
         for suite in options.suite or SUITES

@@ -46,6 +46,8 @@ def use_threads(threads: int) -> None:
     def with_threads(model: Any, sess_options: Any = None, *args: Any, **more: Any) -> Any:
         options = onnxruntime.SessionOptions() if sess_options is None else sess_options
         options.intra_op_num_threads = threads
+        # There may be fewer processors, and waiting threads would take their time.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return session(model, options, *args, **more)
 
     onnxruntime.InferenceSession = with_threads

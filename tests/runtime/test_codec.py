@@ -482,7 +482,6 @@ def test_any_damage_gives_a_picture_or_an_error(watched: Codec, stream: bytes) -
     assert pictures > 100
 
 
-@pytest.mark.xfail(strict=True, reason="Salvaged.lost is derived from the count of codes")
 def test_levels_that_do_not_decode_are_lost(watched: Codec, tiled: Tiled) -> None:
     """Although their checksum is right: the tile is grey, and that must be said."""
     stream = tiled.stream
@@ -492,7 +491,6 @@ def test_levels_that_do_not_decode_are_lost(watched: Codec, tiled: Tiled) -> Non
     assert salvaged.lost == (1,)
 
 
-@pytest.mark.xfail(strict=True, reason="Salvaged.lost is derived from the count of codes")
 def test_a_tile_that_needs_no_codes_is_not_lost_with_them(watched: Codec) -> None:
     """Levels of 0 everywhere: the codes section is empty states, and nothing is missing."""
     levels = np.zeros((8, 8), np.uint8)

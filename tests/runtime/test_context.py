@@ -324,36 +324,21 @@ FORMS: dict[str, Callable[[NDArray[Any]], Any]] = {
 }
 
 
-FORM_OF_MIDDLE = pytest.mark.xfail(strict=True, reason="the form of codes.middle is trusted")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [n if n != "codes.middle" else pytest.param(n, marks=FORM_OF_MIDDLE) for n in DTYPES],
-)
+@pytest.mark.parametrize("name", DTYPES)
 def test_a_missing_array_is_named(tiny: Tensors, name: str) -> None:
     values = {k: v for k, v in tiny.items() if k != name}
     with pytest.raises(BundleError, match=f"lacks {name}; export the model again$"):
         ContextModel(values, 8, 4)
 
 
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [
-        pytest.param(name, form, marks=FORM_OF_MIDDLE)
-        if (name, form) == ("codes.middle", "a number")
-        else (name, form)
-        for name in NAMES
-        for form in FORMS
-    ],
-)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_arrays_of_another_form_are_refused(tiny: Tensors, name: str, form: str) -> None:
     values = dict(tiny) | {name: FORMS[form](tiny[name])}
     with pytest.raises(BundleError, match="does not fit the model; export the model again$"):
         ContextModel(values, 8, 4)
 
 
-@FORM_OF_MIDDLE
 def test_a_network_without_hidden_units_is_refused(tiny: Tensors) -> None:
     cut = {"own": 3, "earlier": 2, "level": 2, "kind": 2, "middle_bias": 1}
     values = dict(tiny)

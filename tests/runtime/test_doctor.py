@@ -119,7 +119,9 @@ SHAM = """
 import sys
 from types import SimpleNamespace
 __version__ = "1.99.0"
-SessionOptions = SimpleNamespace
+class SessionOptions(SimpleNamespace):
+    def add_session_config_entry(self, key, value):
+        pass
 severity = 2
 def get_available_providers():
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]

@@ -268,7 +268,8 @@ class _Known:
         inputs = np.empty((len(positions), width + g * self._size), np.float32)
         own = self._by_group[g].take(neighbours, axis=0)
         inputs[:, :width] = own.reshape(len(positions), width)
-        inputs[:, width:] = self._by_position[:, : g * self._size].take(positions, axis=0)
+        # Whole rows, then their beginnings: take() copies what is not contiguous.
+        inputs[:, width:] = self._by_position.take(positions, axis=0)[:, : g * self._size]
         return inputs
 
     def packed(self, height: int, width: int) -> NDArray[np.uint8]:

@@ -10,11 +10,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,16 @@ from cwic.bundle import Bundle
 from cwic.container import DEFAULT_MAX_PIXELS, STRIDE, Header, Sections, Stream
 from cwic.context import ContextModel, Intervals
 from cwic.errors import BundleError, ImageError, ModelMismatchError, StreamError, UsageError
-from cwic.image import as_rgb, crop_to, pad_to_multiple
+from cwic.extras import Extras
+from cwic.image import as_image, as_picture, crop_to, pad_to_multiple
+from cwic.roi import BACKGROUND, position_weights
+from cwic.targets import Measured, refined, scale_for_budget, scale_for_psnr
 from cwic.tiles import Tile, tile_grid
 
 if TYPE_CHECKING:
-    from cwic.types import ImageLike
+    from typing_extensions import Unpack
+
+    from cwic.types import EncodeOptions, ImageLike, RegionLike
 
 __all__ = ["Codec", "Encoded", "Salvaged", "load"]
 
@@ -38,6 +43,7 @@ TILE = 128
 """Longest side of a tile in positions: 1024 pixels."""
 _SYMBOLS_PER_LANE = 16_384
 
+_Modelled: TypeAlias = tuple[Intervals, Intervals]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -68,12 +74,13 @@ class Salvaged:
     """What a cut or damaged stream still gives.
 
     Attributes:
-        image: the picture, mode RGB, of the size that the header says.
+        image: the picture, of the size and mode that the header says.
         codes_kept: share of the stream's codes that were read, 0..1 of those whose number is
             known (a tile without its levels counts as none).
         tiles: number of tiles.
         lost: tiles of which nothing could be read, by number; grey in the picture.
         coarse: tiles that lack codes and are coarser than they were encoded.
+        missing: alpha and metadata that could not be read; the picture is then opaque.
     """
 
     image: Image.Image
@@ -81,18 +88,21 @@ class Salvaged:
     tiles: int
     lost: tuple[int, ...]
     coarse: tuple[int, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def left_out(self) -> str:
         """What is missing, in words; empty for a whole stream."""
-        if not self.lost and not self.coarse:
-            return ""
-        words = [f"{100 * self.codes_kept:.0f} % of the known codes"]
+        words = []
+        if self.lost or self.coarse:
+            words.append(f"{100 * self.codes_kept:.0f} % of the known codes")
         for name, numbers in (("coarse", self.coarse), ("lost", self.lost)):
             if numbers:
                 few = ", ".join(str(number + 1) for number in numbers[:8])
                 more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
                 words.append(f"{name} tiles: {few}{more} of {self.tiles}")
+        if self.missing:
+            words.append(f"without {', '.join(self.missing)}")
         return "; ".join(words)
 
 
@@ -119,19 +129,9 @@ class Codec:
         data = bundle.read("context.safetensors")
         self.context = ContextModel.from_bytes(data, bundle.n, bundle.levels)
 
-    def encode(
-        self,
-        image: ImageLike,
-        *,
-        quality: float | None = None,
-        bpp: float | None = None,
-        max_bytes: int | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-    ) -> bytes:
+    def encode(self, image: ImageLike, **options: Unpack[EncodeOptions]) -> bytes:
         """Compress a picture; :meth:`encode_detailed` without the details."""
-        return self.encode_detailed(
-            image, quality=quality, bpp=bpp, max_bytes=max_bytes, max_pixels=max_pixels
-        ).data
+        return self.encode_detailed(image, **options).data
 
     def encode_detailed(
         self,
@@ -140,46 +140,85 @@ class Codec:
         quality: float | None = None,
         bpp: float | None = None,
         max_bytes: int | None = None,
+        psnr_db: float | None = None,
+        roi: RegionLike | None = None,
+        roi_background: float = BACKGROUND,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        metadata: bool | Collection[str] = True,
     ) -> Encoded:
-        """Compress a picture at a quality, a bit rate or a byte budget (at most one of them).
+        """Compress a picture at a quality, bit rate, byte budget or PSNR (at most one of them).
+
+        The encoder network runs once; what remains is a choice of levels, see
+        :mod:`cwic.targets`. A PSNR takes about six runs of the decoder network besides.
 
         Args:
-            image: Pillow image of any mode, or uint8 [H, W, 3] or [H, W].
+            image: Pillow image, uint8 [H, W, 3], or what else :mod:`cwic.image` takes.
             quality: 1..100; 50 if nothing is given.
             bpp: the file takes at most this many bits per pixel.
-            max_bytes: the file takes at most this many bytes.
+            max_bytes: the file takes at most this many bytes, and at least 99 % of them where
+                more codes improve the picture.
+            psnr_db: the picture has at least this PSNR (RGB), and at most 0.05 dB more.
+            roi: region of interest: a grey mask, or boxes; see
+                :func:`cwic.roi.position_weights`.
+            roi_background: weight 0..1 of what lies outside boxes.
             max_pixels: refuse larger pictures, as a decoder does by default: pictures are
                 coded whole, in memory that grows with them.
+            metadata: whether to carry ICC profile, EXIF and XMP, or which: some of the names
+                icc, exif, xmp.
 
         Raises:
             ImageError: the picture cannot be coded, or is larger than ``max_pixels``.
-            RateError: the rate cannot be met; the message names the smallest file.
+            RateError: the rate cannot be met; the message names the smallest file or best PSNR.
             UsageError: an option out of range, or more than one.
         """
-        picture = as_rgb(image)
+        source = as_picture(image)
+        picture, extras = source.pixels, source.extras.sections(metadata)
         height_px, width_px = picture.shape[:2]
         if height_px * width_px > max_pixels:
             raise ImageError(
                 f"the picture is {width_px}x{height_px} pixels, more than the limit of "
                 f"{max_pixels}; shrink it, or raise max_pixels (--max-pixels) here and in decode"
             )
-        budget = _budget_bytes(quality, bpp, max_bytes, width_px * height_px)
+        budget = _budget_bytes(quality, bpp, max_bytes, psnr_db, width_px * height_px)
+        weights = (
+            None
+            if roi is None
+            else position_weights(roi, height_px, width_px, self.bundle.stride, roi_background)
+        )
         padded = pad_to_multiple(picture, self.bundle.stride)
         codes, importance = (array[0] for array in self.runner.encode(padded[None]))
+        plain = weights is None and budget is None and psnr_db is None
+        p = importance if plain else refined(importance)
+        most = rate.HIGHEST_SCALE
+        if weights is not None:
+            p = p * weights
+            most /= weights[weights > 0].min()  # so that a large budget reaches the background
+        highest, group_size = self.bundle.levels, self.bundle.n // self.bundle.levels
 
-        made: dict[float, Encoded] = {}  # the search ends at a rate that it has tried
+        def levels_at(scale: float) -> NDArray[np.uint8]:
+            return rate.levels_from_importance(p, scale, highest)
 
-        def at(scale: float) -> Encoded:
-            if scale not in made:
-                levels = rate.levels_from_importance(importance, scale, self.bundle.levels)
-                data = self.write_stream(codes, levels, width_px, height_px, scale)
-                made[scale] = Encoded(data, levels, width_px, height_px)
-            return made[scale]
+        def at(scale: float) -> tuple[Encoded, list[_Modelled]]:
+            levels = levels_at(scale)
+            modelled = self._model(codes, levels)
+            data = self._pack(modelled, width_px, height_px, scale, source.grey, extras)
+            return Encoded(data, levels, width_px, height_px), modelled
 
+        if psnr_db is not None:
+            return at(
+                scale_for_psnr(lambda s: self._psnr_db(picture, codes, levels_at(s)), psnr_db, most)
+            )[0]
         if budget is None:
-            return at(rate.scale_from_quality(rate.DEFAULT_QUALITY if quality is None else quality))
-        return at(rate.scale_for_budget(lambda scale: len(at(scale).data), budget))
+            quality = rate.DEFAULT_QUALITY if quality is None else quality
+            return at(rate.scale_from_quality(quality))[0]
+        made: dict[float, Encoded] = {}
+
+        def measure(scale: float) -> Measured:
+            made[scale], modelled = at(scale)
+            bits = np.sum([coded.pass_bits for _, coded in modelled], axis=0)
+            return Measured(len(made[scale].data), bits.reshape(highest, -1).sum(axis=1))
+
+        return made[scale_for_budget(measure, budget, p, highest, group_size, most)]
 
     def write_stream(
         self,
@@ -190,23 +229,49 @@ class Codec:
         scale: float,
     ) -> bytes:
         """Entropy-code codes uint8 [n/8, h, w] and levels uint8 [h, w] into a stream."""
+        return self._pack(self._model(codes, levels), width_px, height_px, scale)
 
-        def model(tile: Tile) -> tuple[Intervals, Intervals]:
+    def _model(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> list[_Modelled]:
+        """Intervals of the levels and codes of every tile."""
+
+        def model(tile: Tile) -> _Modelled:
             rows, columns = tile.area
             part = levels[rows, columns]
             coded = self.context.codes.encode(codes[:, rows, columns], part)
             return self.context.levels.encode(part), coded
 
-        height, width = levels.shape
-        modelled = self._map(model, tile_grid(height, width, TILE))
+        return self._map(model, tile_grid(levels.shape[0], levels.shape[1], TILE))
+
+    def _psnr_db(
+        self, picture: NDArray[np.uint8], codes: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> float:
+        restored = crop_to(self.runner.decode(codes[None], levels[None])[0], *picture.shape[:2])
+        error = np.square(restored.astype(np.float32) - picture).mean(dtype=np.float64)
+        return float(10 * np.log10(255**2 / max(error, 1e-10)))
+
+    def _pack(
+        self,
+        modelled: list[_Modelled],
+        width_px: int,
+        height_px: int,
+        scale: float,
+        grey: bool = False,
+        extras: Mapping[str, bytes] | None = None,
+    ) -> bytes:
+        extras = extras or {}
         lanes = _lanes(max(len(coded.freqs) for _, coded in modelled))
         tiles = self._map(lambda m: Sections(m[0].to_bytes(1), m[1].to_bytes(lanes)), modelled)
         quality = rate.quality_from_scale(scale)
-        header = Header(width_px, height_px, self.bundle.model_id, quality, lanes, TILE)
-        return Stream(header, tuple(tiles)).to_bytes()
+        header = Header(
+            width_px, height_px, self.bundle.model_id, quality, lanes, TILE, grey, tuple(extras)
+        )
+        return Stream(header, tuple(tiles), extras).to_bytes()
 
     def decode(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-        """Restore a picture, mode RGB.
+        """Restore a picture, mode L, LA, RGB or RGBA.
+
+        Its ``info`` has what is carried of ``icc_profile``, ``exif`` and ``xmp``, by Pillow's
+        names; :func:`cwic.metadata.save_options` keeps them in a file.
 
         Args:
             data: a whole ``.cwic`` stream.
@@ -217,7 +282,7 @@ class Codec:
             BackendError: the decoder graph fails.
         """
         stream = Stream.from_bytes(bytes(data), max_pixels)
-        return self._picture(stream.header, *self.read_codes(stream))
+        return self._picture(stream.header, *self.read_codes(stream), Extras.read(stream))
 
     def read_codes(self, stream: Stream) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Codes uint8 [n/8, h, w] and levels uint8 [h, w] of a parsed stream."""
@@ -260,12 +325,13 @@ class Codec:
             )
             return codes, kept
 
-        image = self._picture(stream.header, *self._assembled(stream, read))
+        extras = Extras.read(stream, salvage=True)
+        image = self._picture(stream.header, *self._assembled(stream, read), extras)
         grid = self._grid(stream)
         lost = [i for i, tile in enumerate(grid) if tile not in wanted]
         coarse = [i for i, t in enumerate(grid) if t in wanted and reached[t] < wanted[t]]
         share = sum(reached.values()) / max(1, sum(wanted.values()))
-        return Salvaged(image, share, len(grid), tuple(lost), tuple(coarse))
+        return Salvaged(image, share, len(grid), tuple(lost), tuple(coarse), extras.missing)
 
     def _available(
         self, sections: Sections, levels: NDArray[np.uint8], lanes: int
@@ -319,10 +385,10 @@ class Codec:
             return list(pool.map(work, jobs))
 
     def _picture(
-        self, header: Header, codes: NDArray[np.uint8], levels: NDArray[np.uint8]
+        self, header: Header, codes: NDArray[np.uint8], levels: NDArray[np.uint8], extras: Extras
     ) -> Image.Image:
         picture = self.runner.decode(codes[None], levels[None])[0]
-        return Image.fromarray(crop_to(picture, header.height_px, header.width_px))
+        return as_image(crop_to(picture, header.height_px, header.width_px), header.grey, extras)
 
     def _check_model(self, header: Header) -> None:
         if header.model_id != self.bundle.model_id:
@@ -350,11 +416,17 @@ def load(bundle: str | Path | None = None, backend: str = "auto", *, threads: in
 
 
 def _budget_bytes(
-    quality: float | None, bpp: float | None, max_bytes: int | None, pixels: int
+    quality: float | None,
+    bpp: float | None,
+    max_bytes: int | None,
+    psnr_db: float | None,
+    pixels: int,
 ) -> int | None:
-    given = [option is not None for option in (quality, bpp, max_bytes)]
+    given = [option is not None for option in (quality, bpp, max_bytes, psnr_db)]
     if sum(given) > 1:
-        raise UsageError("quality, bpp and max_bytes exclude each other; give one of them")
+        raise UsageError("quality, bpp, max_bytes and psnr_db exclude each other; give one of them")
+    if psnr_db is not None and not 0 < psnr_db < 100:
+        raise UsageError(f"a PSNR of {psnr_db} dB is outside 0..100; use for example 32")
     if bpp is not None:
         if not bpp > 0:
             raise UsageError(f"{bpp} bits per pixel are not positive; use for example 0.5")

@@ -48,6 +48,14 @@ class Intervals:
         """Ideal code length under the model, in bits."""
         return float(_BITS_COST[self.freqs].sum())
 
+    @property
+    def pass_bits(self) -> NDArray[np.float64]:
+        """:attr:`bits` of each pass."""
+        ends = np.cumsum(self.pass_sizes)
+        up_to = np.append(0.0, np.cumsum(_BITS_COST[self.freqs]))
+        bits: NDArray[np.float64] = np.diff(up_to[ends], prepend=0.0)
+        return bits
+
     def to_bytes(self, lanes: int) -> bytes:
         """The rANS stream of these symbols."""
         return rans.encode(self.starts, self.freqs, self.pass_sizes, lanes)

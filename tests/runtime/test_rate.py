@@ -1,4 +1,4 @@
-"""Quality, levels and the search for a budget."""
+"""Quality and levels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cwic import rate
-from cwic.errors import RateError, UsageError
+from cwic.errors import UsageError
 
 
 def test_levels_follow_their_definition() -> None:
@@ -42,24 +42,3 @@ def test_quality_is_even_in_log_scale_and_invertible() -> None:
 def test_quality_out_of_range(quality: float) -> None:
     with pytest.raises(UsageError, match=r"outside 1\.\.100; use"):
         rate.scale_from_quality(quality)
-
-
-@pytest.mark.parametrize("budget", [1000, 5000, 20_000])
-def test_budget_is_met_and_nearly_used(budget: int) -> None:
-    def size(scale: float) -> float:
-        return 500 + 15_000 * scale
-
-    scale = rate.scale_for_budget(size, budget)
-    assert 0.98 * budget < size(scale) <= budget
-
-
-def test_a_budget_beyond_the_largest_file_takes_the_largest() -> None:
-    scale = rate.scale_for_budget(lambda s: 100 + s, 10**9)
-    assert scale == pytest.approx(rate.scale_from_quality(100))
-
-
-@pytest.mark.parametrize("budget", [0, 1, 99])
-def test_an_impossible_budget_names_the_smallest(budget: int) -> None:
-    message = f"^{budget} bytes are too few.*smallest possible is 123 bytes"
-    with pytest.raises(RateError, match=message):
-        rate.scale_for_budget(lambda s: 123, budget)

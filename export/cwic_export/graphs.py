@@ -71,6 +71,18 @@ def _for_export(module: nn.Module) -> nn.Module:
     return module.requires_grad_(False)
 
 
+def _feedback_convs(network: CodecNetwork) -> nn.ModuleList:
+    """For each group but the first, the convolution of all earlier signs."""
+    kernel, config = network.folded_feedback(), network.config
+    convs = nn.ModuleList()
+    if kernel is not None:
+        size = config.n // config.feedback
+        for first in range(size, config.n, size):
+            weight = kernel[first : first + size, :first]
+            convs.append(_conv(weight, torch.zeros(size), padding=weight.shape[-1] // 2))
+    return convs.requires_grad_(False)
+
+
 def _place_values() -> Tensor:
     """128, 64, .. 1 along the axis of a byte's bits: [1, 1, 8, 1, 1]."""
     return (2.0 ** torch.arange(7, -1, -1)).view(1, 1, 8, 1, 1)
@@ -104,6 +116,7 @@ class EncoderGraph(nn.Module):
         self.trunk = _for_export(network.trunk).to(dtype)
         self.importance = _for_export(network.importance).to(dtype)
         self.projection = _conv(*network.folded_projection()).requires_grad_(False).to(dtype)
+        self.feedback = _feedback_convs(network).to(dtype)
         self.register_buffer("place", _place_values())
         self.eval()
 
@@ -123,7 +136,21 @@ class EncoderGraph(nn.Module):
         """
         x = image.float().permute(0, 3, 1, 2) / 255
         features = self.trunk(((x - 0.5) * 2).to(self.dtype))
-        return self.projection(features).float(), self.importance(features).float()
+        return self._decided(self.projection(features).float()), self.importance(features).float()
+
+    def _decided(self, raw: Tensor) -> Tensor:
+        """E, with what the bits of earlier groups of codes add to later ones."""
+        if not len(self.feedback):
+            return raw
+        first, *others = raw.chunk(len(self.feedback) + 1, 1)
+        parts, known = [first], []
+        for sums, conv in zip(others, self.feedback, strict=True):
+            known.append((2 * self._binarize(parts[-1]) - 1).to(self.dtype))
+            parts.append(sums + conv(torch.cat(known, 1)).float())
+        return torch.cat(parts, 1)
+
+    def _binarize(self, e: Tensor) -> Tensor:
+        return ops.binarize_decomposed(e) if self.decomposed else ops.binarize(e)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` uint8 [N, H, W, 3] to ``codes`` and ``importance`` (see the module).
@@ -131,8 +158,8 @@ class EncoderGraph(nn.Module):
         ``importance`` is round(255 P), half to even.
         """
         e, p = self.analyse(image)
-        bits = ops.binarize_decomposed(e) if self.decomposed else ops.binarize(e)
-        packed = (bits.unflatten(1, (self.n // 8, 8)) * self.place).sum(2)
+        bits = torch.unflatten(self._binarize(e), 1, (self.n // 8, 8))
+        packed = (bits * self.place).sum(2)
         return packed.to(torch.uint8), (p.squeeze(1) * 255).round().to(torch.uint8)
 
 

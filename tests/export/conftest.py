@@ -25,7 +25,14 @@ from cwic_training.model import CodecNetwork, ModelConfig
 
 ASSETS = Path(__file__).parents[2] / "assets"
 SMALL = ModelConfig(
-    arch="nano", n=16, levels=8, width=32, hidden=32, encoder_blocks=1, decoder_blocks=1
+    arch="nano",
+    n=16,
+    levels=8,
+    width=32,
+    hidden=32,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    feedback=4,
 )
 BASE = ModelConfig(arch="base", n=16, levels=8)
 

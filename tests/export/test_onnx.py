@@ -17,6 +17,8 @@ from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.onnx import IR_VERSION, OPSET, to_bytes
 from cwic_training.model import CodecNetwork
 
+from .conftest import SMALL
+
 
 def session(data: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -40,11 +42,13 @@ def test_form(bundle: Bundle, role: str) -> None:
     assert {o.domain: o.version for o in model.opset_import} == {"": OPSET, "cwic": 1}
     name = {"encoder": "binarize", "decoder": "importance_mask"}[role]
     assert [f.name for f in model.functions] == [name]
-    (node,) = [node for node in model.graph.node if node.domain == "cwic"]
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    assert node.op_type == name
-    assert attributes.pop("plugin_namespace") == b"cwic"
-    assert attributes == ({} if role == "encoder" else {"levels": 8, "n": 16})
+    nodes = [node for node in model.graph.node if node.domain == "cwic"]
+    assert len(nodes) == {"encoder": SMALL.feedback, "decoder": 1}[role]
+    for node in nodes:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert node.op_type == name
+        assert attributes.pop("plugin_namespace") == b"cwic"
+        assert attributes == ({} if role == "encoder" else {"levels": 8, "n": 16})
     assert all(node.name for node in model.graph.node)
     assert not any(t.external_data for t in model.graph.initializer)
 

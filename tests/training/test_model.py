@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,7 +72,8 @@ def test_nano_has_the_parameters_of_its_description(name: str) -> None:
     parts = (network.trunk, network.projection, network.importance, network.synthesis)
     counted = [sum(p.numel() for p in part.parameters()) for part in parts]
     assert counted == [trunk, projection, head, synthesis]
-    assert sum(p.numel() for p in network.parameters()) == sum(counted)
+    feedback = 9 * c.n**2 if c.feedback else 0
+    assert sum(p.numel() for p in network.parameters()) == sum(counted) + feedback
 
 
 def test_base_has_the_parameters_of_its_description() -> None:
@@ -105,7 +107,7 @@ def test_the_decoder_mirrors_the_encoder(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "encode", "decode"), [("nano", 28.9, 26.0), ("base", 72.5, 112.0)]
+    ("name", "encode", "decode"), [("nano", 29.9, 26.0), ("base", 72.5, 112.0)]
 )
 def test_cost_in_thousand_multiplications_a_pixel(name: str, encode: float, decode: float) -> None:
     network = CodecNetwork(CONFIGS[name]).eval()
@@ -123,21 +125,68 @@ def test_folding_the_normalisation_changes_nothing(
     any_network: CodecNetwork, picture: Tensor
 ) -> None:
     disturb(any_network)
+    any_network.feedback = None
     with torch.no_grad():
         any_network.train()
         for _ in range(3):
             any_network.encode(picture)
         any_network.eval()
-        e, p = any_network.encode(picture)
-        folded, p_folded = any_network.encode_folded(picture)
+        e, _ = any_network.encode(picture)
+        weight, bias = any_network.folded_projection()
+        folded = F.conv2d(any_network.trunk((picture - 0.5) * 2), weight, bias)
     statistics = any_network.normalise
     assert statistics.running_mean is not None
     assert statistics.running_mean.abs().max() > 1e-3  # else there would be nothing to fold
     torch.testing.assert_close(folded, e, rtol=1e-4, atol=1e-4)
-    assert torch.equal(p, p_folded)
-    weight, bias = any_network.folded_projection()
-    assert weight.shape == (any_network.config.n, any_network.projection.weight.shape[1], 1, 1)
-    assert bias.shape == (any_network.config.n,)
+
+
+def _with_feedback(groups: int) -> CodecNetwork:
+    torch.manual_seed(0)
+    network = CodecNetwork(replace(CONFIGS["tiny"], feedback=groups))
+    disturb(network)
+    return network
+
+
+@pytest.mark.parametrize("groups", [2, 4, 16])
+def test_feedback_adds_the_earlier_bits(groups: int, picture: Tensor) -> None:
+    network = _with_feedback(groups).eval()
+    assert network.feedback is not None
+    size = 16 // groups
+    with torch.no_grad():
+        e, _ = network.encode(picture)
+        raw = network.projection(network.trunk((picture - 0.5) * 2))
+        signs = 2 * (e > 0).float() - 1
+        weight = network.feedback.weight.view(16, 16, 3, 3).clone()
+        for k in range(16):
+            weight[k, k // size * size :] = 0
+        expected = network.normalise(raw + F.conv2d(signs, weight, padding=1))
+    torch.testing.assert_close(e, expected, rtol=1e-4, atol=1e-4)
+    assert (e - network.normalise(raw)).abs().max() > 0.1
+
+
+def test_feedback_normalises_each_channel_while_training(picture: Tensor) -> None:
+    network = _with_feedback(4).train()
+    e, _ = network.encode(picture)
+    torch.testing.assert_close(e.mean((0, 2, 3)), torch.zeros(16), rtol=0, atol=1e-5)
+    assert network.normalise.running_mean is not None
+    assert (network.normalise.running_mean != 0).all()
+
+
+def test_feedback_learns_from_later_groups(picture: Tensor) -> None:
+    network = _with_feedback(4)
+    e, _ = network.encode(picture)
+    e[:, 12:].square().sum().backward()
+    assert network.feedback is not None
+    gradient = network.feedback.weight.grad
+    assert gradient is not None
+    assert gradient[4:8, : 4 * 9].abs().max() > 0  # through the bits of the second group
+    assert gradient[:4].abs().max() == 0
+
+
+@pytest.mark.parametrize("feedback", [-1, 3, 5])
+def test_feedback_divides_the_codes(feedback: int) -> None:
+    with pytest.raises(CheckpointError, match=r"; (choose|use)"):
+        replace(CONFIGS["tiny"], feedback=feedback)
 
 
 def test_codes_start_balanced(network: CodecNetwork, picture: Tensor) -> None:

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from cwic.errors import CheckpointError, TrainingError
 from cwic_training.checkpoint import CheckpointWriter, check_resumable, load_checkpoint
 from cwic_training.data import CropSampler, RandomCrops, ValidationPictures, find_pictures
+from cwic_training.grow import grown
 from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 from cwic_training.task import CodecTask
@@ -52,6 +54,7 @@ def fit(
     save_minutes: float = 5.0,
     accelerator: str = "auto",
     progress: bool = True,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> FitResult:
     """Train ``config`` by ``recipe`` and write checkpoints and logs into ``folder``.
 
@@ -60,6 +63,7 @@ def fit(
 
     Args:
         config: shape of the network; None takes that of ``initial`` or ``resume``, else `nano`.
+            With ``initial`` it may be a larger one, see :mod:`cwic_training.grow`.
         recipe: hyperparameters.
         train_glob, valid_glob: photographs, see :func:`cwic_training.data.find_pictures`.
         folder: run folder; ``last.*`` and ``best.*`` in it are replaced.
@@ -70,6 +74,7 @@ def fit(
         save_minutes: time between two writes of the last state.
         accelerator: Lightning's name: auto, cpu, cuda.
         progress: whether to draw a progress bar.
+        callbacks: further ones for the trainer.
 
     Raises:
         TrainingError: unusable pictures or options, or training diverged.
@@ -84,7 +89,7 @@ def fit(
     pl.seed_everything(recipe.seed, verbose=False)
     task = _task(config, recipe, initial, resume)
     stop = _StopOnSignal(folder)
-    trainer = _trainer(recipe, folder, accelerator, progress, [stop], save_minutes)
+    trainer = _trainer(recipe, folder, accelerator, progress, [stop, *callbacks], save_minutes)
     crops = RandomCrops(train_paths, recipe.crop, recipe.seed, memory_bytes)
     valid = ValidationPictures(valid_paths)
     data = _Data(_CropLoader(crops, task, workers), DataLoader(valid, batch_size=1))
@@ -111,8 +116,9 @@ def _task(
 ) -> CodecTask:
     if initial is not None:
         start = load_checkpoint(initial)
-        task = CodecTask(start.config, recipe)
-        task.network.load_state_dict(start.network().state_dict())
+        config = config or start.config
+        task = CodecTask(config, recipe)
+        task.network.load_state_dict(grown(start, config).state_dict())
     elif resume is not None:
         task = CodecTask(check_resumable(resume, recipe), recipe)
     else:

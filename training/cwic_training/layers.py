@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ChannelsLast", "Conv2d", "ImportanceHead", "MixBlock", "ResidualBlock"]
+from cwic_training import ops
+
+__all__ = [
+    "ChannelsLast",
+    "Conv2d",
+    "DecisionFeedback",
+    "ImportanceHead",
+    "MixBlock",
+    "ResidualBlock",
+]
 
 
 class ChannelsLast(nn.Module):
@@ -91,3 +101,57 @@ class ImportanceHead(nn.Module):
         y = F.relu(self.conv2(F.relu(self.conv1(features))))
         # The sigmoid is taken in float32: in bfloat16 the top levels would merge.
         return torch.sigmoid(self.conv3(y).float())
+
+
+class DecisionFeedback(nn.Module):
+    """E of each group of codes, corrected by the code bits of the groups before it.
+
+    Bits that are decided independently can hardly refine one another: the second bit of a
+    value is a sawtooth of it. Here each group sees what the earlier ones decided, at its
+    position and the eight around it, as a converter by successive approximation does::
+
+        E_g = raw_g + sum over j < g of W_gj * (2 B_j - 1)        W_gj: 3x3, starts at zero
+
+    Levels keep codes in their order, so a decoder that has group g has all earlier ones.
+
+    Args:
+        n: code channels.
+        groups: how many groups they are decided in.
+    """
+
+    KERNEL = 3
+    earlier: Tensor
+
+    def __init__(self, n: int, groups: int) -> None:
+        super().__init__()
+        self.size = n // groups
+        taps = self.KERNEL**2
+        self.weight = nn.Parameter(torch.zeros(n, n * taps))
+        group = torch.arange(n) // self.size
+        earlier = (group[None, :] < group[:, None]).float().repeat_interleave(taps, 1)
+        self.register_buffer("earlier", earlier, persistent=False)
+
+    def kernel(self) -> Tensor:
+        """W, [n, n, 3, 3]: from the channel of a bit (second) to that of E (first)."""
+        n = len(self.weight)
+        return (self.weight * self.earlier).view(n, n, self.KERNEL, self.KERNEL)
+
+    def forward(self, raw: Tensor, normalise: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """E, float32 [N, n, h, w].
+
+        Args:
+            raw: the projection of the features, of that shape.
+            normalise: turns the sums of some channels into their E.
+        """
+        kernel = self.kernel()
+        known: list[Tensor] = []
+        parts = []
+        for first in range(0, raw.shape[1], self.size):
+            own = slice(first, first + self.size)
+            sums = raw[:, own].float()
+            if known:
+                fed = F.conv2d(torch.cat(known, 1), kernel[own, :first], padding=self.KERNEL // 2)
+                sums = sums + fed.float()
+            parts.append(normalise(sums, own))
+            known.append(2 * ops.binarize(parts[-1]) - 1)
+        return torch.cat(parts, 1)

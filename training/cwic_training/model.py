@@ -7,7 +7,9 @@ Data flow, in the paper's notation; x is an RGB picture in [0, 1]::
                           └─▶ P(x) ──▶ importance_mask(P, s, L, n) ──▶ m ┘
 
 E is normalised per channel (batch normalisation without affine), so that each code bit
-starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution.
+starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution. In
+`nano` the codes are decided in groups, and E of a group depends on the bits of the earlier
+ones (:class:`~cwic_training.layers.DecisionFeedback`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ from torch import Tensor, nn
 
 from cwic.errors import CheckpointError
 from cwic_training import ops
-from cwic_training.layers import ChannelsLast, Conv2d, ImportanceHead, MixBlock, ResidualBlock
+from cwic_training.layers import (
+    ChannelsLast,
+    Conv2d,
+    DecisionFeedback,
+    ImportanceHead,
+    MixBlock,
+    ResidualBlock,
+)
 
 __all__ = ["PRESETS", "STRIDE", "CodecNetwork", "ModelConfig"]
 
@@ -40,6 +49,8 @@ class ModelConfig:
         width: feature channels (`nano` only).
         hidden: channels inside a block (`nano` only).
         encoder_blocks, decoder_blocks: blocks on each side (`nano` only).
+        feedback: groups that the codes are decided in, one after the other, a divisor of
+            ``n``; 0 decides all at once, as the paper does.
     """
 
     arch: str = "nano"
@@ -49,12 +60,13 @@ class ModelConfig:
     hidden: int = 768
     encoder_blocks: int = 4
     decoder_blocks: int = 4
+    feedback: int = 0
 
     def __post_init__(self) -> None:
         if self.arch not in ("base", "nano"):
             raise CheckpointError(f"unknown architecture {self.arch!r}; use 'base' or 'nano'")
         sizes = (self.n, self.levels, self.width, self.hidden)
-        counts = (self.encoder_blocks, self.decoder_blocks)
+        counts = (self.encoder_blocks, self.decoder_blocks, self.feedback)
         if not all(isinstance(v, int) for v in sizes + counts) or min(*sizes, *counts) < 0:
             raise CheckpointError("the model's sizes are no whole numbers; use a preset's")
         if not 1 <= self.levels <= 255 or self.n < 8 or self.n % 8 or self.n % self.levels:
@@ -62,6 +74,8 @@ class ModelConfig:
                 f"n={self.n}, levels={self.levels}: n must be a multiple of 8 and of levels, "
                 "and levels 1..255; choose for example n=128 and levels=16"
             )
+        if self.feedback and self.n % self.feedback:
+            raise CheckpointError(f"feedback={self.feedback} does not divide n={self.n}; use 8")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +92,7 @@ class ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "base": ModelConfig(arch="base", n=128, levels=32),
-    "nano": ModelConfig(arch="nano", n=128, levels=16),
+    "nano": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
 }
 
 
@@ -141,6 +155,7 @@ class CodecNetwork(nn.Module):
             width, head = 256, 128
         self.projection = Conv2d(width, config.n)
         self.normalise = nn.BatchNorm2d(config.n, affine=False, momentum=0.05)
+        self.feedback = DecisionFeedback(config.n, config.feedback) if config.feedback else None
         self.importance = ImportanceHead(width, head)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,9 +166,28 @@ class CodecNetwork(nn.Module):
             P: importance in [0, 1], float32 [N, 1, H/8, W/8].
         """
         features = self.trunk((x - 0.5) * 2)
-        e: Tensor = self.normalise(self.projection(features).float())
+        raw = self.projection(features)
+        if self.feedback is None:
+            e: Tensor = self.normalise(raw.float())
+        else:
+            e = self.feedback(raw, self._normalise)
         p: Tensor = self.importance(features)
         return e, p
+
+    def _normalise(self, sums: Tensor, channels: slice) -> Tensor:
+        """:attr:`normalise` for some of its channels, which are known one group at a time."""
+        norm = self.normalise
+        mean, var = norm.running_mean, norm.running_var
+        if mean is None or var is None or norm.momentum is None:
+            raise CheckpointError("the normalisation keeps no statistics; use a preset's model")
+        return F.batch_norm(
+            sums,
+            mean[channels],
+            var[channels],
+            training=self.training,
+            momentum=norm.momentum,
+            eps=norm.eps,
+        )
 
     def decode(self, z: Tensor) -> Tensor:
         """Masked codes in {-1, 0, 1}, float [N, n, h, w], to a picture [N, 3, 8h, 8w].
@@ -184,17 +218,22 @@ class CodecNetwork(nn.Module):
 
     def folded_projection(self) -> tuple[Tensor, Tensor]:
         """Weight [n, width, 1, 1] and bias [n] of E with the normalisation folded in."""
+        gain, mean = self._gain_and_mean()
+        weight = self.projection.weight.double() * gain[:, None]
+        bias = (self.projection.bias.double() - mean) * gain
+        return weight.float()[:, :, None, None], bias.float()
+
+    def folded_feedback(self) -> Tensor | None:
+        """Kernel [n, n, 3, 3] from earlier signs to E, normalised too; None without feedback."""
+        if self.feedback is None:
+            return None
+        return (
+            self.feedback.kernel().double() * self._gain_and_mean()[0][:, None, None, None]
+        ).float()
+
+    def _gain_and_mean(self) -> tuple[Tensor, Tensor]:
         norm = self.normalise
         mean, var = norm.running_mean, norm.running_var
         if mean is None or var is None:
             raise CheckpointError("the network has no running statistics; train it first")
-        gain = torch.rsqrt(var.double() + norm.eps)
-        weight = self.projection.weight.double() * gain[:, None]
-        bias = (self.projection.bias.double() - mean.double()) * gain
-        return weight.float()[:, :, None, None], bias.float()
-
-    def encode_folded(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`encode` with the folded projection: what is exported."""
-        features = self.trunk((x - 0.5) * 2)
-        weight, bias = self.folded_projection()
-        return F.conv2d(features, weight, bias), self.importance(features)
+        return torch.rsqrt(var.double() + norm.eps), mean.double()

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from cwic_training.layers import Conv2d
+from cwic_training.layers import Conv2d, DecisionFeedback
 
 __all__ = ["MuonAdam", "split_parameters", "warmup_stable_decay"]
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(matrices for Muon, everything else for Adam), each in the network's order."""
-    matrices = [m.weight for m in network.modules() if isinstance(m, Conv2d)]
+    matrices = [m.weight for m in network.modules() if isinstance(m, (Conv2d, DecisionFeedback))]
     taken = {id(p) for p in matrices}
     return matrices, [p for p in network.parameters() if id(p) not in taken]
 

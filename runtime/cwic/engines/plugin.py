@@ -107,13 +107,14 @@ def fuse_packing(network: Any, insert: Callable[[Any, Any], Any]) -> None:
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     binarize = [x for x in layers if _is(x, "ELEMENTWISE") and "binarize" in x.metadata]
     last = [x for x in layers if _is(x, "CAST") and x.get_output(0).name == "codes"]
-    if len(binarize) != 1 or len(last) != 1:
+    if not binarize or len(last) != 1:
         raise BackendError(
             "there is no cwic::binarize before the codes of this encoder; "
             "export the model again, or build without --plugin"
         )
+    # The last one sees all of E; others before it decide groups of codes, which E depends on.
     # What made the codes so far is left without use, and the builder drops it.
-    last[0].set_input(0, insert(network, binarize[0].get_input(0)))
+    last[0].set_input(0, insert(network, binarize[-1].get_input(0)))
 
 
 def _is(layer: Any, kind: str) -> bool:

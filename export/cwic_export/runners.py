@@ -179,6 +179,8 @@ class EagerRunner(_TorchRunner):
 
     def __init__(self, network: CodecNetwork) -> None:
         super().__init__(EncoderGraph(network), DecoderGraph(network))
+        self.decided_at_once = network.config.n // max(1, network.config.feedback)
+        """Codes of a group; those of a later one depend on the bits of the earlier ones."""
 
     def code_values(self, image: Bytes) -> NDArray[np.float32]:
         """E, whose signs are the code bits: float32 [N, n, H/8, W/8]."""

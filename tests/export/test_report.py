@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cwic.errors import UsageError
+from cwic_export.validation.compare import follow_others
 from cwic_export.validation.differences import Differences, Outcome
 from cwic_export.validation.html import to_html
 from cwic_export.validation.markdown import to_markdown
@@ -87,12 +88,28 @@ def test_what_is_limited_over_all_pictures(precision: str) -> None:
     limits = TOLERANCES[precision]
     found = artefact(precision=precision)
     assert found.status == "passed"
-    found.differences.add_codes(flipped, np.full(flipped.shape, 0.01, np.float32))
+    found.differences.add_codes(flipped, flipped, np.full(flipped.shape, 0.01, np.float32))
     found.differences.add_importance(np.full((1, 10, 10), 77, np.int16))
     problems = "\n".join(found.problems)
     assert "share of codes that flip" in problems
     assert ("a code flips at |E| 0.01" in problems) == (limits.code_margin < 0.01)
     assert ("importance differs by 77" in problems) == (limits.importance < 77)
+
+
+def test_flips_that_follow_from_others_are_no_causes() -> None:
+    flipped = np.zeros((1, 16, 5, 6), bool)
+    flipped[0, 3, 2, 2] = True  # the cause
+    flipped[0, 2, 2, 3] = True  # of the same group of four: a cause of its own
+    flipped[0, 4, 3, 3] = True  # of the next group, beside the cause
+    flipped[0, 15, 4, 4] = True  # follows from that one
+    flipped[0, 15, 0, 5] = True  # too far away
+    causes = flipped & ~follow_others(flipped, 4)
+    assert sorted(map(tuple, np.argwhere(causes[0]).tolist())) == [
+        (2, 2, 3),
+        (3, 2, 2),
+        (15, 0, 5),
+    ]
+    assert not follow_others(flipped, 16).any()  # all decided at once
 
 
 def test_gains_are_no_problem() -> None:

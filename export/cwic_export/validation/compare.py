@@ -83,6 +83,7 @@ class Picture:
         self._streams: dict[bytes, bytes] = {}
         self._qualities: dict[bytes, Quality] = {}
         self.margins = np.abs(reference.code_values(self.padded))
+        self.decided_at_once = reference.decided_at_once
         self.codes, self.importance = reference.encode(self.padded)
         self.views = self.views_of(reference, self.codes, self.importance)
 
@@ -139,6 +140,24 @@ def only_kept(codes: Bytes, levels: Bytes, bundle: Bundle) -> Bytes:
     return np.packbits(np.unpackbits(codes, axis=0) & kept_codes(levels, bundle), axis=0)
 
 
+def follow_others(flipped: NDArray[np.bool_], decided_at_once: int) -> NDArray[np.bool_]:
+    """Codes that depend directly on a flipped one, [N, n, h, w] as ``flipped`` is.
+
+    With feedback a code sees the bits of all earlier groups at its position and around it.
+    """
+    _, n, height, width = flipped.shape
+    earlier = np.logical_or.accumulate(flipped, axis=1)
+    seen = np.zeros_like(flipped)
+    for first in range(decided_at_once, n, decided_at_once):
+        seen[:, first : first + decided_at_once] = earlier[:, first - 1 : first]
+    wide = np.pad(seen, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    around = np.zeros_like(flipped)
+    for row in range(3):
+        for column in range(3):
+            around |= wide[:, :, row : row + height, column : column + width]
+    return around
+
+
 def compare(picture: Picture, runner: Runner, artefact: Artefact) -> list[View]:
     """Add one picture to an artefact's differences; returns what the artefact made of it.
 
@@ -152,7 +171,8 @@ def compare(picture: Picture, runner: Runner, artefact: Artefact) -> list[View]:
         picture.decode(runner, picture.codes, reference.levels[None]) for reference in picture.views
     ]
     # Nothing failed: only now the figures are those of a whole picture.
-    artefact.differences.add_codes(flipped, picture.margins)
+    causes = flipped & ~follow_others(flipped, picture.decided_at_once)
+    artefact.differences.add_codes(flipped, causes, picture.margins)
     artefact.differences.add_importance(_steps(importance, picture.importance))
     for reference, own, same_codes in zip(picture.views, views, decoded, strict=True):
         outcome = _outcome(picture, flipped[0], reference, own, same_codes)

@@ -132,7 +132,7 @@ class Differences:
     Attributes:
         codes: code bits compared, those that no rate keeps included.
         flips: those that differ.
-        largest_flip_margin: largest |E| of one that differs.
+        largest_flip_margin: largest |E| of one that differs and does not follow from another.
         importance_flips: positions whose importance differs.
         importance_largest: largest difference, in 1/255.
         outcomes: one for each picture and rate.
@@ -145,12 +145,17 @@ class Differences:
     importance_largest: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def add_codes(self, flipped: NDArray[np.bool_], margins: NDArray[np.float32]) -> None:
-        """``flipped`` and |E| of every code of a picture, of one shape."""
+    def add_codes(
+        self,
+        flipped: NDArray[np.bool_],
+        causes: NDArray[np.bool_],
+        margins: NDArray[np.float32],
+    ) -> None:
+        """What differs, which of it follows from no other flip, and |E|: of one shape."""
         self.codes += flipped.size
         if flipped.any():
             self.flips += int(flipped.sum())
-            self.largest_flip_margin = max(self.largest_flip_margin, float(margins[flipped].max()))
+            self.largest_flip_margin = max(self.largest_flip_margin, float(margins[causes].max()))
 
     def add_importance(self, steps: NDArray[np.int16]) -> None:
         """Absolute difference at every position of a picture."""

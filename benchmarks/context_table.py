@@ -155,7 +155,7 @@ def measure(
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = 4e-3 * min(1.0, (steps - step) / (0.6 * steps))
-            bits, mask, levels = _crops(large, config, 32, 4, rng)
+            bits, mask, levels = _crops(large, config, (0.06, 1.5), 32, 4, rng)
             loss = predictor(bits, mask, levels).sum() / mask.sum().clamp(min=1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

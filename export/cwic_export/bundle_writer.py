@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from cwic.bundle import MANIFEST, Bundle
 from cwic.context import ContextModel
 from cwic.errors import BundleError, ExportError
+from cwic.rate import QualityScale
 from cwic_export.formats import DEFAULT_FORMATS, Format, Job, Options, chosen
 from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.identity import entropy_arrays, model_id
@@ -84,6 +85,7 @@ def export_bundle(
             levels=checkpoint.config.levels,
             stride=STRIDE,
             files={},
+            quality_scales=_quality_scales(checkpoint),
             facts={},
         )
         _write(checkpoint, Job(empty, checkpoint.network(), options), selected).save()
@@ -113,13 +115,25 @@ def _write(checkpoint: Checkpoint, job: Job, formats: Sequence[Format]) -> Bundl
     return job.bundle
 
 
+def _quality_scales(checkpoint: Checkpoint) -> tuple[float, ...]:
+    """Measured when the entropy model was trained, if there were pictures to do it on."""
+    found = checkpoint.training.get("quality_scales")
+    try:
+        return (QualityScale() if found is None else QualityScale(found)).scales
+    except (TypeError, ValueError) as exc:
+        raise ExportError(
+            f"the checkpoint's quality scales are unusable ({exc}); run `cwic train entropy` again"
+        ) from exc
+
+
 def _facts(checkpoint: Checkpoint, job: Job) -> dict[str, Any]:
     costs = {
         "encode": encoder_cost(EncoderGraph(job.network)),
         "decode": decoder_cost(DecoderGraph(job.network)),
     }
+    training = {k: v for k, v in checkpoint.training.items() if k != "quality_scales"}
     return {
-        **checkpoint.training,
+        **training,
         "model": checkpoint.config.to_dict(),
         "parameters": {step: cost.parameters for step, cost in costs.items()},
         "kmac_per_px": {step: round(cost.kmac_per_px, 3) for step, cost in costs.items()},

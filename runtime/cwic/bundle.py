@@ -24,6 +24,7 @@ from typing import Any
 
 from cwic.errors import BundleError
 from cwic.files import write_bytes
+from cwic.rate import QualityScale
 
 __all__ = ["FORMAT", "MANIFEST", "MODEL_ID_BYTES", "Bundle", "FileEntry", "default_bundle_path"]
 
@@ -84,6 +85,8 @@ class Bundle:
         n: code channels per position, a multiple of 8 and of ``levels``.
         levels: L, highest importance level, 1..255.
         stride: pixels per code position along each side.
+        quality_scales: rate factors of qualities 1 to 100, see
+            :class:`cwic.rate.QualityScale`.
         files: every file by its name in the folder.
         facts: training and rate-distortion facts, plain JSON values.
     """
@@ -95,6 +98,7 @@ class Bundle:
     levels: int
     stride: int
     files: Mapping[str, FileEntry]
+    quality_scales: tuple[float, ...] = QualityScale().scales
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -151,6 +155,7 @@ class Bundle:
             levels=levels,
             stride=stride,
             files=files,
+            quality_scales=QualityScale(values["quality_scales"]).scales,
             facts=dict(values.get("facts", {})),
         )
 
@@ -189,6 +194,7 @@ class Bundle:
             "n": self.n,
             "levels": self.levels,
             "stride": self.stride,
+            "quality_scales": list(self.quality_scales),
             "files": {name: vars(entry) for name, entry in sorted(self.files.items())},
             "facts": dict(self.facts),
         }

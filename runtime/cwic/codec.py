@@ -126,6 +126,7 @@ class Codec:
         if threads < 1:
             raise UsageError(f"{threads} threads cannot code; use 1 or more")
         self.threads = threads
+        self.qualities = rate.QualityScale(bundle.quality_scales)
         data = bundle.read("context.safetensors")
         self.context = ContextModel.from_bytes(data, bundle.n, bundle.levels)
 
@@ -189,7 +190,7 @@ class Codec:
         codes, importance = (array[0] for array in self.runner.encode(padded[None]))
         plain = weights is None and budget is None and psnr_db is None
         p = importance if plain else refined(importance)
-        most = rate.HIGHEST_SCALE
+        most = self.qualities.highest
         if weights is not None:
             p = p * weights
             most /= weights[weights > 0].min()  # so that a large budget reaches the background
@@ -210,7 +211,7 @@ class Codec:
             )[0]
         if budget is None:
             quality = rate.DEFAULT_QUALITY if quality is None else quality
-            return at(rate.scale_from_quality(quality))[0]
+            return at(self.qualities.scale(quality))[0]
         made: dict[float, Encoded] = {}
 
         def measure(scale: float) -> Measured:
@@ -261,7 +262,7 @@ class Codec:
         extras = extras or {}
         lanes = _lanes(max(len(coded.freqs) for _, coded in modelled))
         tiles = self._map(lambda m: Sections(m[0].to_bytes(1), m[1].to_bytes(lanes)), modelled)
-        quality = rate.quality_from_scale(scale)
+        quality = self.qualities.quality(scale)
         header = Header(
             width_px, height_px, self.bundle.model_id, quality, lanes, TILE, grey, tuple(extras)
         )

@@ -2,49 +2,60 @@
 
 One encoder pass gives importance P; every rate is a choice of levels on the host:
 ``level = round(clip(s * P, 0, 1) * L)``. Larger s keeps more codes everywhere.
-:mod:`cwic.budget` finds s for a size.
+:mod:`cwic.targets` finds s for a size or a PSNR.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.errors import UsageError
 
-__all__ = [
-    "DEFAULT_QUALITY",
-    "HIGHEST_SCALE",
-    "QUALITIES",
-    "levels_from_importance",
-    "quality_from_scale",
-    "scale_from_quality",
-]
+__all__ = ["DEFAULT_QUALITY", "QUALITIES", "QualityScale", "levels_from_importance"]
 
 DEFAULT_QUALITY = 50
 QUALITIES = range(1, 101)
-HIGHEST_SCALE = 1.5
-"""Training draws s up to this; beyond, more bytes would not mean a better picture."""
-_LOWEST = 0.06
 
 
-def scale_from_quality(quality: float) -> float:
-    """Rate factor of a quality 1..100: evenly spaced in log s, from 0.06 to 1.5.
+class QualityScale:
+    """The rate factor of each quality 1..100.
 
-    Raises:
-        UsageError: out of range.
+    Args:
+        scales: rising rate factors of qualities spread evenly from 1 to 100; between them
+            log s is linear in quality. A model's are chosen when its entropy model is
+            trained, so that equal steps of quality are equal steps of MS-SSIM.
     """
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality} is outside 1..100; use for example 50")
-    return float(_LOWEST * (HIGHEST_SCALE / _LOWEST) ** ((quality - 1) / 99))
 
+    def __init__(self, scales: Sequence[float] = (0.06, 1.5)) -> None:
+        self.scales = tuple(scales)
+        rising = all(a < b for a, b in zip(self.scales, self.scales[1:], strict=False))
+        if len(self.scales) < 2 or not rising or not 0 < self.scales[0] < self.scales[-1] <= 100:
+            raise ValueError("quality scales must rise, within 0..100")
+        self._qualities = np.linspace(QUALITIES[0], QUALITIES[-1], len(self.scales))
+        self._logs = np.log(self.scales)
 
-def quality_from_scale(scale: float) -> int:
-    """The whole quality nearest to a rate factor, clipped to 1..100."""
-    quality = 1 + 99 * math.log(max(scale, 1e-9) / _LOWEST) / math.log(HIGHEST_SCALE / _LOWEST)
-    return min(100, max(1, round(quality)))
+    @property
+    def highest(self) -> float:
+        """Training draws s up to this; beyond, more bytes would not mean a better picture."""
+        return self.scales[-1]
+
+    def scale(self, quality: float) -> float:
+        """Rate factor of a quality.
+
+        Raises:
+            UsageError: it is outside 1..100.
+        """
+        if not 1 <= quality <= 100:
+            raise UsageError(f"quality {quality} is outside 1..100; use for example 50")
+        return math.exp(float(np.interp(quality, self._qualities, self._logs)))
+
+    def quality(self, scale: float) -> int:
+        """The whole quality nearest to a rate factor, clipped to 1..100."""
+        return round(float(np.interp(math.log(max(scale, 1e-9)), self._logs, self._qualities)))
 
 
 def levels_from_importance(

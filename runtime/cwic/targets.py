@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.errors import RateError
-from cwic.rate import HIGHEST_SCALE
 
 __all__ = ["Measured", "refined", "scale_for_budget", "scale_for_psnr"]
 
@@ -105,7 +104,7 @@ def scale_for_budget(
     importance: NDArray[np.float64],
     levels: int,
     group_size: int,
-    highest_scale: float = HIGHEST_SCALE,
+    highest_scale: float,
 ) -> float:
     """A rate factor whose file fits a budget and takes 99 % of it, where the picture can.
 
@@ -149,7 +148,7 @@ def scale_for_budget(
 
 
 def scale_for_psnr(
-    psnr_db: Callable[[float], float], target_db: float, highest_scale: float = HIGHEST_SCALE
+    psnr_db: Callable[[float], float], target_db: float, highest_scale: float
 ) -> float:
     """The rate factor whose picture reaches a PSNR, and by no more than 0.05 dB if it can.
 

@@ -26,7 +26,7 @@ from cwic.errors import (
     UsageError,
 )
 from cwic.image import pad_to_multiple
-from cwic.rate import levels_from_importance, scale_from_quality
+from cwic.rate import levels_from_importance
 from cwic.tiles import tile_grid
 
 
@@ -172,7 +172,7 @@ def test_coder_and_threads_do_not_change_a_byte(
     monkeypatch.setattr("cwic.codec.TILE", 64)
     mine = Codec(codec.bundle, codec.runner, threads)
     size = tiled.picture.shape[1::-1]
-    scale = scale_from_quality(100)
+    scale = codec.qualities.scale(100)
     assert mine.write_stream(tiled.codes, tiled.levels, *size, scale) == tiled.data
     codes, levels = mine.read_codes(tiled.stream)
     assert np.array_equal(codes, tiled.codes)

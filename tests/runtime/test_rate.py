@@ -28,17 +28,30 @@ def test_levels_keep_the_shape_and_rise_with_scale() -> None:
     assert low.sum() < high.sum()
 
 
-def test_quality_is_even_in_log_scale_and_invertible() -> None:
-    scales = [rate.scale_from_quality(q) for q in rate.QUALITIES]
-    steps = np.diff(np.log(scales))
-    assert np.allclose(steps, steps[0])
-    assert steps[0] > 0
-    assert [rate.quality_from_scale(s) for s in scales] == list(rate.QUALITIES)
-    assert rate.quality_from_scale(0) == 1
-    assert rate.quality_from_scale(1e9) == 100
+@pytest.mark.parametrize("scales", [(0.06, 1.5), (0.05, 0.1, 0.4, 3.0), (0.2, 0.3, 0.31)])
+def test_quality_rises_evenly_between_knots_and_is_invertible(scales: tuple[float, ...]) -> None:
+    qualities = rate.QualityScale(scales)
+    found = [qualities.scale(q) for q in rate.QUALITIES]
+    assert found[0] == pytest.approx(scales[0])
+    assert found[-1] == pytest.approx(scales[-1]) == qualities.highest
+    assert (np.diff(found) > 0).all()
+    knots = np.linspace(1, 100, len(scales))
+    assert [qualities.scale(q) for q in knots] == pytest.approx(scales)
+    assert [qualities.quality(s) for s in found] == list(rate.QUALITIES)
+    assert (qualities.quality(0), qualities.quality(1e9)) == (1, 100)
+    middle = (knots[0] + knots[1]) / 2
+    assert qualities.scale(middle) == pytest.approx((scales[0] * scales[1]) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "scales", [(), (1.0,), (1.0, 1.0), (2.0, 1.0), (0.0, 1.0), (0.1, math.nan), (0.1, 1e9)]
+)
+def test_scales_that_do_not_rise_are_refused(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="must rise"):
+        rate.QualityScale(scales)
 
 
 @pytest.mark.parametrize("quality", [0, -1, 100.5, math.nan, math.inf])
 def test_quality_out_of_range(quality: float) -> None:
     with pytest.raises(UsageError, match=r"outside 1\.\.100; use"):
-        rate.scale_from_quality(quality)
+        rate.QualityScale().scale(quality)

@@ -11,6 +11,7 @@ from cwic import rate, targets
 from cwic.errors import RateError, UsageError
 
 _LEVELS, _GROUP = 16, 8
+_HIGHEST = 1.5
 
 
 def _map(kind: str) -> NDArray[np.uint8]:
@@ -57,7 +58,7 @@ def _files(importance: NDArray[np.float64], bits_per_code: float) -> object:
 def test_a_budget_is_kept_and_used(kind: str, bits: float, share: float) -> None:
     fine = targets.refined(_map(kind))
     make = _files(fine, bits)
-    largest = make(rate.HIGHEST_SCALE).size_bytes  # type: ignore[operator]
+    largest = make(_HIGHEST).size_bytes  # type: ignore[operator]
     budget = 250 + round(share * (largest - 250))
     asked: list[float] = []
 
@@ -65,7 +66,7 @@ def test_a_budget_is_kept_and_used(kind: str, bits: float, share: float) -> None
         asked.append(scale)
         return make(scale)  # type: ignore[operator, no-any-return]
 
-    scale = targets.scale_for_budget(counted, budget, fine, _LEVELS, _GROUP)
+    scale = targets.scale_for_budget(counted, budget, fine, _LEVELS, _GROUP, _HIGHEST)
     assert scale in asked
     assert 0.99 * budget <= make(scale).size_bytes <= budget  # type: ignore[operator]
     assert len(asked) <= 4
@@ -73,8 +74,8 @@ def test_a_budget_is_kept_and_used(kind: str, bits: float, share: float) -> None
 
 def test_a_budget_beyond_the_largest_file_takes_the_largest() -> None:
     fine = targets.refined(_map("even"))
-    scale = targets.scale_for_budget(_files(fine, 0.8), 10**9, fine, _LEVELS, _GROUP)  # type: ignore[arg-type]
-    assert scale == pytest.approx(rate.HIGHEST_SCALE, rel=1e-3)
+    scale = targets.scale_for_budget(_files(fine, 0.8), 10**9, fine, _LEVELS, _GROUP, _HIGHEST)  # type: ignore[arg-type]
+    assert scale == pytest.approx(_HIGHEST, rel=1e-3)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 199])
@@ -82,7 +83,7 @@ def test_an_impossible_budget_names_the_smallest(budget: int) -> None:
     fine = targets.refined(_map("even"))
     message = f"^{budget} bytes are too few.*smallest possible is 200 bytes"
     with pytest.raises(RateError, match=message):
-        targets.scale_for_budget(_files(fine, 0.8), budget, fine, _LEVELS, _GROUP)  # type: ignore[arg-type]
+        targets.scale_for_budget(_files(fine, 0.8), budget, fine, _LEVELS, _GROUP, _HIGHEST)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target_db", [20.0, 25.0, 31.4, 33.99])
@@ -90,13 +91,13 @@ def test_psnr_is_reached_and_hardly_exceeded(target_db: float) -> None:
     def psnr_db(scale: float) -> float:
         return float(34 + 3.3 * np.log(scale / 1.5) - 0.3 * np.log(scale / 1.5) ** 2)
 
-    found = psnr_db(targets.scale_for_psnr(psnr_db, target_db))
+    found = psnr_db(targets.scale_for_psnr(psnr_db, target_db, _HIGHEST))
     assert target_db <= found <= target_db + 0.05
 
 
 def test_a_psnr_out_of_reach_names_the_best() -> None:
     with pytest.raises(RateError, match=r"^40 dB cannot.*at most 32\.12 dB$"):
-        targets.scale_for_psnr(lambda scale: 32.129 * scale / 1.5, 40)
+        targets.scale_for_psnr(lambda scale: 32.129 * scale / 1.5, 40, _HIGHEST)
 
 
 @pytest.mark.parametrize("budget", [300, 700, 2000, 5000])

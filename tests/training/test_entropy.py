@@ -25,6 +25,7 @@ from cwic_training.model import ModelConfig
 STEPS = 60
 HIGH = (3.0, 30.0)
 """Rate factors at which a network that hardly learnt keeps hundreds of codes."""
+RATES = (0.06, 1.5)
 FAST = {"steps": STEPS, "batch": 2, "hidden": 16}
 
 
@@ -41,7 +42,7 @@ def trained(
 @pytest.fixture(scope="module")
 def fitted(trained: Checkpoint, photos: Any) -> tuple[Checkpoint, EntropyReport]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entropy, "_SCALES", HIGH)
+        patch.setattr(entropy, "_scales", lambda _: HIGH)
         return fit_entropy_model(trained, photos.train_paths, photos.valid_paths, **FAST)
 
 
@@ -122,16 +123,14 @@ def test_the_report_is_what_the_coder_writes(
     model: ContextModel,
     photos: Any,
     tiny: ModelConfig,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The held-out pictures through rANS: the bytes are the report's bits, and lossless."""
-    monkeypatch.setattr(entropy, "_SCALES", HIGH)
     release, report = fitted
     pictures = list(entropy._pictures(release.network(), photos.valid_paths, 512))
     assert [p.importance.shape for p in pictures] == [(16, 20), (16, 20)]
     written = [0.0, 0.0]
     pixels = codes = 0
-    for picture, scale in zip(pictures, entropy._spread_scales(2, 1), strict=True):
+    for picture, scale in zip(pictures, entropy._spread_scales(HIGH, 2, 1), strict=True):
         levels = levels_from_importance(picture.importance, float(scale), tiny.levels)
         made = model.levels.encode(levels)
         decoder = rans.Decoder(made.to_bytes(1), 1)
@@ -209,14 +208,14 @@ def test_progress_is_told_step_by_step(trained: Checkpoint, photos: Any) -> None
 def learn(
     pictures: list[entropy._Picture], tiny: ModelConfig, steps: int, hidden: int = 16
 ) -> tuple[ContextModel, EntropyReport]:
-    net = entropy._train_context(pictures, tiny, steps, 4, hidden, 0, None)
+    net = entropy._train_context(pictures, tiny, RATES, steps, 4, hidden, 0, None)
     tensors: dict[str, NDArray[Any]] = {
         **net.integers(),
         "codes.p1": entropy._sigmoid_table(),
-        "levels.frequencies": entropy._fit_levels(pictures, tiny.levels, 0),
+        "levels.frequencies": entropy._fit_levels(pictures, tiny.levels, RATES, 0),
     }
     model = ContextModel(tensors, tiny.n, tiny.levels)
-    return model, entropy._measure(model, net, pictures, tiny.levels, 1)
+    return model, entropy._measure(model, net, pictures, RATES, 1)
 
 
 def per_channel(model: ContextModel, bits: NDArray[np.uint8], tiny: ModelConfig) -> list[float]:
@@ -269,7 +268,7 @@ def test_crops_are_parts_of_the_pictures(tiny: ModelConfig, dependent: Any) -> N
     codes = np.packbits(dependent[0], axis=0)
     importance = rng.integers(0, 256, (24, 24)).astype(np.uint8)
     pictures = [entropy._Picture(codes, importance)]
-    bits, mask, levels = entropy._crops(pictures, tiny, 8, 5, rng)
+    bits, mask, levels = entropy._crops(pictures, tiny, RATES, 8, 5, rng)
     assert bits.shape == mask.shape == (5, tiny.n, 8, 8)
     for one, kept, level in zip(bits.numpy(), mask.numpy(), levels.numpy(), strict=True):
         places = [
@@ -288,7 +287,7 @@ def test_crops_come_from_the_pictures_that_hold_one(tiny: ModelConfig) -> None:
     seen, progress = steps_done()
     small = synthetic(np.ones((tiny.n, 4, 40), np.uint8))
     large = synthetic(np.zeros((tiny.n, 9, 12), np.uint8))
-    net = entropy._train_context([small, large], tiny, 30, 2, 4, 0, progress)
+    net = entropy._train_context([small, large], tiny, RATES, 30, 2, 4, 0, progress)
     assert len(seen) == 30
     with torch.inference_mode():
         parts = entropy._tensors(
@@ -315,9 +314,9 @@ def test_frequencies_are_whole_positive_and_complete(levels: int) -> None:
 
 def test_levels_that_never_change_cost_next_to_nothing(tiny: ModelConfig) -> None:
     pictures = [synthetic(np.zeros((tiny.n, 24, 24), np.uint8)) for _ in range(8)]
-    table = entropy._fit_levels(pictures, tiny.levels, 0)
+    table = entropy._fit_levels(pictures, tiny.levels, RATES, 0)
     model = LevelModel(table, tiny.levels)
-    for scale in entropy._spread_scales(8, 0):
+    for scale in entropy._spread_scales(RATES, 8, 0):
         levels = levels_from_importance(pictures[0].importance, float(scale), tiny.levels)
         assert model.encode(levels).bits < 0.3 * levels.size
 
@@ -336,10 +335,10 @@ def test_the_table_of_probabilities_is_the_sigmoid_in_steps() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_rates_are_spread_over_their_range(count: int) -> None:
-    scales = entropy._spread_scales(count, 5)
+    scales = entropy._spread_scales(RATES, count, 5)
     assert len(scales) == count
-    assert scales.min() >= 0.06
-    assert scales.max() <= 1.5
+    assert scales.min() >= RATES[0]
+    assert scales.max() <= RATES[1]
     if count == 50:
         assert np.diff(np.sort(np.log(scales))).max() < 0.2
 

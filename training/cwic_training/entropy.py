@@ -27,10 +27,11 @@ from cwic_training.checkpoint import Checkpoint
 from cwic_training.context_net import ContextNet
 from cwic_training.data import open_centre
 from cwic_training.model import STRIDE, CodecNetwork, ModelConfig
+from cwic_training.quality import LOWEST_SCALE, quality_scales
+from cwic_training.recipe import Recipe
 
 __all__ = ["EntropyReport", "fit_entropy_model"]
 
-_SCALES = (0.06, 1.5)
 _GOLDEN = 0.618034
 _CROP = 32
 _LEARNING_RATE = 4e-3
@@ -114,19 +115,29 @@ def fit_entropy_model(
         raise TrainingError("steps, batch and width must be at least 1; use the defaults")
     release = checkpoint.rounded_to_half()
     network, config = release.network(), release.config
+    scales = _scales(checkpoint)
     pictures = list(_pictures(network, train, largest_px))
-    context = _train_context(pictures, config, steps, batch, hidden, seed, progress)
+    context = _train_context(pictures, config, scales, steps, batch, hidden, seed, progress)
     tables: dict[str, NDArray[Any]] = {
         **context.integers(),
         "codes.p1": _sigmoid_table(),
-        "levels.frequencies": _fit_levels(pictures, config.levels, seed),
+        "levels.frequencies": _fit_levels(pictures, config.levels, scales, seed),
     }
     model = ContextModel(tables, config.n, config.levels)
     held_out = list(_pictures(network, valid, largest_px))
-    report = _measure(model, context, held_out, config.levels, seed + 1)
+    report = _measure(model, context, held_out, scales, seed + 1)
     release.entropy = {name: torch.from_numpy(table) for name, table in tables.items()}
     release.training = {**release.training, "entropy": {**asdict(report), "steps": steps}}
+    qualities = quality_scales(network, valid, scales[1])
+    if qualities is not None:
+        release.training["quality_scales"] = qualities
     return release, report
+
+
+def _scales(checkpoint: Checkpoint) -> tuple[float, float]:
+    """Rate factors that pictures will be coded at."""
+    recipe = checkpoint.training.get("recipe", {})
+    return LOWEST_SCALE, float(recipe.get("scale_max", Recipe.scale_max))
 
 
 def _pictures(network: CodecNetwork, paths: Sequence[Path], largest_px: int) -> Iterator[_Picture]:
@@ -138,10 +149,10 @@ def _pictures(network: CodecNetwork, paths: Sequence[Path], largest_px: int) -> 
         yield _Picture(codes, (p[0, 0] * 255).round().to(torch.uint8).numpy())
 
 
-def _spread_scales(count: int, seed: int) -> NDArray[np.float64]:
-    """Rate factors spread evenly over their logarithm."""
+def _spread_scales(scales: tuple[float, float], count: int, seed: int) -> NDArray[np.float64]:
+    """Rate factors between two, spread evenly over their logarithm."""
     start = np.random.default_rng([seed, 3]).random()
-    low, high = np.log(_SCALES)
+    low, high = np.log(scales)
     spread = np.exp(low + (high - low) * ((start + np.arange(count) * _GOLDEN) % 1))
     return np.asarray(spread, np.float64)
 
@@ -149,6 +160,7 @@ def _spread_scales(count: int, seed: int) -> NDArray[np.float64]:
 def _train_context(
     pictures: list[_Picture],
     config: ModelConfig,
+    scales: tuple[float, float],
     steps: int,
     batch: int,
     hidden: int,
@@ -165,7 +177,7 @@ def _train_context(
         net.quantised = step >= steps * (1 - _QUANTISED)
         for group in optimiser.param_groups:
             group["lr"] = _LEARNING_RATE * min(1.0, (steps - step) / (steps * _DECAY))
-        bits, mask, levels = _crops(large, config, side, batch, rng)
+        bits, mask, levels = _crops(large, config, scales, side, batch, rng)
         loss = net(bits, mask, levels).sum() / mask.sum().clamp(min=1)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -176,7 +188,12 @@ def _train_context(
 
 
 def _crops(
-    pictures: list[_Picture], config: ModelConfig, side: int, batch: int, rng: np.random.Generator
+    pictures: list[_Picture],
+    config: ModelConfig,
+    scales: tuple[float, float],
+    side: int,
+    batch: int,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random crops at random rates: bits and mask [N, n, side, side], levels [N, side, side]."""
     codes, levels = [], []
@@ -184,7 +201,7 @@ def _crops(
         picture = pictures[int(rng.integers(len(pictures)))]
         top, left = (int(rng.integers(length - side + 1)) for length in picture.importance.shape)
         area = slice(top, top + side), slice(left, left + side)
-        scale = float(np.exp(rng.uniform(*np.log(_SCALES))))
+        scale = float(np.exp(rng.uniform(*np.log(scales))))
         codes.append(picture.codes[:, area[0], area[1]])
         levels.append(levels_from_importance(picture.importance[area], scale, config.levels))
     return _tensors(np.stack(codes), np.stack(levels), config)
@@ -205,11 +222,13 @@ def _sigmoid_table() -> NDArray[np.uint16]:
     return np.clip(whole, _RAREST, 65536 - _RAREST).astype(np.uint16)
 
 
-def _fit_levels(pictures: list[_Picture], levels: int, seed: int) -> NDArray[np.uint16]:
+def _fit_levels(
+    pictures: list[_Picture], levels: int, scales: tuple[float, float], seed: int
+) -> NDArray[np.uint16]:
     """Rows of frequencies: counts, shrunk towards all contexts of the same mean."""
     counts = np.zeros((level_contexts(levels), levels + 1))
-    scales = _spread_scales(len(pictures), seed)
-    for picture, scale in zip(pictures, scales, strict=True):
+    spread = _spread_scales(scales, len(pictures), seed)
+    for picture, scale in zip(pictures, spread, strict=True):
         chosen = levels_from_importance(picture.importance, float(scale), levels)
         flat = chosen.reshape(-1)
         for scan in PASSES:
@@ -237,14 +256,18 @@ def _frequencies(weights: NDArray[Any]) -> NDArray[np.uint16]:
 
 
 def _measure(
-    model: ContextModel, net: ContextNet, pictures: list[_Picture], levels: int, seed: int
+    model: ContextModel,
+    net: ContextNet,
+    pictures: list[_Picture],
+    scales: tuple[float, float],
+    seed: int,
 ) -> EntropyReport:
     config = ModelConfig(n=net.n, levels=net.levels)
     net.quantised = False
     integer_bits = float_bits = level_bits = 0.0
     codes = positions = 0
-    for picture, scale in zip(pictures, _spread_scales(len(pictures), seed), strict=True):
-        chosen = levels_from_importance(picture.importance, float(scale), levels)
+    for picture, scale in zip(pictures, _spread_scales(scales, len(pictures), seed), strict=True):
+        chosen = levels_from_importance(picture.importance, float(scale), net.levels)
         coded = model.codes.encode(picture.codes, chosen)
         integer_bits += coded.bits
         codes += len(coded.freqs)

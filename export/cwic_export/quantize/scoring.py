@@ -58,8 +58,8 @@ class Score:
 
     @property
     def loss_db(self) -> float:
-        """PSNR lost, mean over the scales."""
-        return -float(np.mean(self.delta_psnr_db))
+        """PSNR lost at the scale where most is lost."""
+        return -min(self.delta_psnr_db)
 
 
 @dataclass(frozen=True)

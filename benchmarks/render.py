@@ -1,25 +1,24 @@
 """Render results into documents: ``python -m benchmarks.render``.
 
-Replaces what stands between ``<!-- results -->`` and ``<!-- end results -->`` in README.md
-and in the model card by the table made from ``benchmarks/results/kodak.json``.
+Replaces what stands between ``<!-- NAME -->`` and ``<!-- end NAME -->`` in the pages below by
+the table made from a file in ``benchmarks/results``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import render_entropy
+from benchmarks import precision, render_entropy, validation
 from benchmarks.bd import METRICS, delta_rate
 from benchmarks.rd import point_at
 
-__all__ = ["replaced", "table"]
+__all__ = ["PAGES", "RESULTS", "page", "replaced", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "kodak.json"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "model-card-nano.md")
-_BEGIN, _END = "<!-- results -->", "<!-- end results -->"
+RESULTS = ROOT / "benchmarks" / "results"
 _RATES = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -57,24 +56,44 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def replaced(text: str, content: str) -> str:
-    """``text`` with what stands between the two marks replaced by ``content``."""
-    before, rest = text.split(_BEGIN)
-    _, after = rest.split(_END)
-    return f"{before}{_BEGIN}\n{content}\n{_END}{after}"
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "results": ("kodak.json", table),
+    "validation": ("validation.json", validation.table),
+    "precision": ("precision.json", precision.table),
+}
+"""What stands between marks of a name: a file of results, and what makes text of it."""
+
+PAGES = {
+    ROOT / "README.md": ("results", "validation"),
+    ROOT / "docs" / "model-card-nano.md": ("results",),
+    ROOT / "docs" / "export.md": ("precision",),
+}
+"""The sections of each page."""
 
 
-def page(path: Path, result: dict[str, Any]) -> str:
-    """The page at ``path`` with its table rendered anew; links are relative to its folder."""
+def replaced(text: str, name: str, content: str) -> str:
+    """``text`` with what stands between the marks of ``name`` replaced by ``content``."""
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def page(path: Path) -> str:
+    """The page at ``path`` with its sections rendered anew; links are relative to its folder."""
     base = "." if path.parent == ROOT else ".."
-    return replaced(path.read_text(), table(result).replace("BASE", base))
+    text = path.read_text()
+    for name in PAGES[path]:
+        file, make = SECTIONS[name]
+        result = json.loads((RESULTS / file).read_text())
+        text = replaced(text, name, make(result).replace("BASE", base))
+    return text
 
 
 def main() -> None:
     """Render every page."""
-    result = json.loads(RESULTS.read_text())
     for path in PAGES:
-        path.write_text(page(path, result))
+        path.write_text(page(path))
     render_entropy.PAGE.write_text(render_entropy.rendered())
 
 

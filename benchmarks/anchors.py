@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image
 
 __all__ = ["ANCHORS", "Anchor", "available", "decode", "nearest_not_smaller"]
 
@@ -23,14 +25,14 @@ class Anchor:
         settings: values of ``option``, ascending in file size.
         option: Pillow's save option that takes a setting, or a function of it.
         save: the other save options.
-        feature: Pillow's name of the library, to know whether it is there.
+        points: settings that a curve is made of.
     """
 
     name: str
     settings: Sequence[float]
     option: Callable[[float], dict[str, Any]]
     save: dict[str, Any]
-    feature: str
+    points: Sequence[float]
 
     def encode(self, picture: NDArray[np.uint8], setting: float) -> bytes:
         out = io.BytesIO()
@@ -49,29 +51,61 @@ def _rate(value: float) -> dict[str, Any]:
 
 _BPP = [0.05 * 1.08**i for i in range(52)]
 
+_JPEG = {"format": "JPEG", "optimize": True}
+_JPEG_POINTS = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90)
+_RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7)
+
 ANCHORS = (
+    Anchor("JPEG", range(1, 96), _quality, {**_JPEG, "subsampling": "4:2:0"}, _JPEG_POINTS),
+    Anchor("JPEG 4:4:4", range(1, 96), _quality, {**_JPEG, "subsampling": "4:4:4"}, _JPEG_POINTS),
     Anchor(
-        "JPEG",
-        range(1, 96),
+        "WebP",
+        range(101),
         _quality,
-        {"format": "JPEG", "optimize": True, "subsampling": "4:2:0"},
-        "jpg",
+        {"format": "WEBP", "method": 6},
+        (0, 10, 20, 30, 40, 50, 60, 70, 80, 90),
     ),
-    Anchor("WebP", range(101), _quality, {"format": "WEBP", "method": 6}, "webp"),
     Anchor(
         "JPEG 2000",
         _BPP,
         _rate,
         {"format": "JPEG2000", "irreversible": True, "mct": 1},
-        "jpg_2000",
+        _RATES,
     ),
-    Anchor("AVIF", range(10, 96), _quality, {"format": "AVIF", "speed": 6}, "avif"),
+    Anchor("JPEG 2000 defaults", _BPP, _rate, {"format": "JPEG2000"}, _RATES),
+    Anchor(
+        "AVIF",
+        range(10, 96),
+        _quality,
+        {"format": "AVIF", "speed": 6},
+        (15, 25, 35, 45, 55, 65, 75, 85),
+    ),
+    Anchor(
+        "JPEG XL",
+        range(1, 96),
+        _quality,
+        {"format": "JXL"},
+        (1, 5, 10, 20, 30, 45, 60, 75, 85),
+    ),
 )
+"""JPEG is Pillow's with optimised tables; JPEG 2000 is OpenJPEG with the 9/7 wavelet and a colour
+transform, and with Pillow's defaults, which are those of the library (5/3, none)."""
 
 
 def available() -> tuple[Anchor, ...]:
-    """The anchors whose library this Pillow has."""
-    return tuple(a for a in ANCHORS if features.check(a.feature))
+    """The anchors that this Pillow can write; its plug-in for JPEG XL is a package of its own."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_jxl")
+    Image.init()
+    return tuple(a for a in ANCHORS if a.save["format"] in Image.SAVE and _works(a))
+
+
+def _works(anchor: Anchor) -> bool:
+    try:
+        anchor.encode(np.zeros((16, 16, 3), np.uint8), anchor.points[0])
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from bjontegaard import bd_rate
+from bjontegaard import bd_psnr, bd_rate
 
-__all__ = ["METRICS", "delta_rate"]
+__all__ = ["METRICS", "delta_psnr_db", "delta_rate"]
 
 METRICS = {"psnr_db": "PSNR", "ms_ssim": "MS-SSIM"}
 
@@ -31,18 +31,33 @@ def delta_rate(
         anchor, test: points with ``bpp`` and ``metric``.
         metric: a key of :data:`METRICS`.
     """
-    curves = []
-    for points in (anchor, test):
-        ordered = sorted(points, key=lambda p: float(p["bpp"]))
-        rising = [p for i, p in enumerate(ordered) if not i or p[metric] > ordered[i - 1][metric]]
-        curves += [[p["bpp"] for p in rising], [p[metric] for p in rising]]
-    low = max(curves[1][0], curves[3][0])
-    high = min(curves[1][-1], curves[3][-1])
-    if high <= low:
+    curves = [*_rising(anchor, metric), *_rising(test, metric)]
+    return _delta(bd_rate, curves, _overlap(curves[1], curves[3]))
+
+
+def delta_psnr_db(anchor: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]]) -> float | None:
+    """BD-PSNR: how much better ``test`` is at equal rate, in dB; None where they hardly overlap."""
+    curves = [*_rising(anchor, "psnr_db"), *_rising(test, "psnr_db")]
+    return _delta(bd_psnr, curves, _overlap(curves[0], curves[2]))
+
+
+def _rising(points: Sequence[dict[str, Any]], metric: str) -> tuple[list[float], list[float]]:
+    """Rates and qualities, without points that are worse than one of a lower rate."""
+    ordered = sorted(points, key=lambda p: float(p["bpp"]))
+    rising = [p for i, p in enumerate(ordered) if not i or p[metric] > ordered[i - 1][metric]]
+    return [p["bpp"] for p in rising], [p[metric] for p in rising]
+
+
+def _overlap(a: list[float], b: list[float]) -> bool:
+    return min(a[-1], b[-1]) > max(a[0], b[0])
+
+
+def _delta(function: Callable[..., Any], curves: list[list[float]], overlap: bool) -> float | None:
+    if not overlap:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a short overlap, which the caller is told of
-        return float(bd_rate(*curves, method="pchip", require_matching_points=False))
+        return float(function(*curves, method="pchip", require_matching_points=False))
 
 
 @click.command()

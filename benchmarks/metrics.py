@@ -9,8 +9,9 @@ from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure as _ms_ssim,
 )
 from torchmetrics.functional.image import peak_signal_noise_ratio as _psnr
+from torchmetrics.functional.image import structural_similarity_index_measure as _ssim
 
-__all__ = ["SMALLEST_MS_SSIM_PX", "ms_ssim", "psnr_db"]
+__all__ = ["SMALLEST_MS_SSIM_PX", "ms_ssim", "psnr_db", "ssim"]
 
 SMALLEST_MS_SSIM_PX = 176
 """Five scales of an 11-tap window need sides above 160 pixels."""
@@ -29,3 +30,8 @@ def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """MS-SSIM on RGB, 11-tap Gaussian window, five scales, as torchmetrics defines it."""
     return float(_ms_ssim(*_pair(a, b), data_range=255.0))
+
+
+def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """SSIM on RGB, 11-tap Gaussian window, as torchmetrics defines it."""
+    return float(_ssim(*_pair(a, b), data_range=255.0))

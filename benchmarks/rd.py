@@ -3,17 +3,20 @@
 ``python -m benchmarks.rd --images 'kodak/*.png' -o benchmarks/results/kodak.json``
 
 Every rate counts whole files: header, levels, codes. Curves are means over the pictures
-at equal settings, as is usual on Kodak.
+at equal settings, as is usual on Kodak. Times are medians over the pictures of one encode and
+one decode each, from pixels to bytes and back; the codecs take turns picture by picture, so
+that whatever else the machine does meets all of them.
 """
 
 from __future__ import annotations
 
 import glob
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import click
@@ -22,75 +25,93 @@ from numpy.typing import NDArray
 
 import cwic
 from benchmarks import anchors, environment
-from benchmarks.metrics import ms_ssim, psnr_db
+from benchmarks.metrics import ms_ssim, psnr_db, ssim
 from cwic.image import open_rgb
 
 __all__ = ["measure", "point_at"]
 
-Coder = Callable[[NDArray[np.uint8], float], tuple[int, NDArray[np.uint8]]]
+Pixels = NDArray[np.uint8]
 
-_QUALITIES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-_ANCHOR_SETTINGS: dict[str, Sequence[float]] = {
-    "JPEG": (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90),
-    "WebP": (0, 10, 20, 30, 40, 50, 60, 70, 80, 90),
-    "JPEG 2000": (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7),
-    "AVIF": (15, 25, 35, 45, 55, 65, 75, 85),
-}
+_QUALITIES = (1, 8, 15, 22, 30, 38, 46, 54, 62, 70, 80, 90, 100)
 
 
 @dataclass(frozen=True)
 class _Codec:
     name: str
     settings: Sequence[float]
-    run: Coder
+    encode: Callable[[Pixels, float], bytes]
+    decode: Callable[[bytes], Pixels]
 
 
-def measure(paths: Sequence[Path], bundle: Path | None) -> dict[str, Any]:
-    """Curves of every codec over ``paths``: name -> points {setting, bpp, psnr_db, ms_ssim}."""
-    codec = cwic.load(bundle)
-    codecs = [_learned(codec), *(_classical(a) for a in anchors.available())]
-    pictures = [open_rgb(path) for path in paths]
-    curves: dict[str, list[dict[str, Any]]] = {}
-    for entry in codecs:
-        curves[entry.name] = [_point(entry, setting, pictures) for setting in entry.settings]
+def measure(paths: Sequence[Path], bundles: Sequence[Path | None]) -> dict[str, Any]:
+    """Curves of every codec over ``paths``: name -> points, see :func:`_point`."""
+    learned = [cwic.load(bundle) for bundle in bundles]
+    codecs = [*map(_learned, learned), *map(_classical, anchors.available())]
+    rows: dict[tuple[str, float], list[dict[str, float]]] = {}
+    for path in paths:
+        picture = open_rgb(path)
+        for codec in codecs:
+            for setting in codec.settings:
+                rows.setdefault((codec.name, setting), []).append(_one(codec, setting, picture))
+    curves: dict[str, list[dict[str, Any]]] = {codec.name: [] for codec in codecs}
+    for (name, setting), found in rows.items():
+        curves[name].append(_point(setting, found))
     return {
         **environment.describe(),
-        "model_id": codec.bundle.model_id.hex(),
+        "model_id": learned[0].bundle.model_id.hex(),
+        "models": {f"cwic {c.bundle.name}": _facts(c) for c in learned},
         "pictures": [p.name for p in paths],
         "curves": curves,
     }
 
 
-def _point(codec: _Codec, setting: float, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
-    bpp, psnr, similarity = [], [], []
-    for picture in pictures:
-        size_bytes, restored = codec.run(picture, setting)
-        bpp.append(8 * size_bytes / (picture.shape[0] * picture.shape[1]))
-        psnr.append(psnr_db(picture, restored))
-        similarity.append(ms_ssim(picture, restored))
+def _one(codec: _Codec, setting: float, picture: Pixels) -> dict[str, float]:
+    start = time.perf_counter()
+    data = codec.encode(picture, setting)
+    middle = time.perf_counter()
+    restored = codec.decode(data)
+    end = time.perf_counter()
     return {
-        "setting": setting,
-        "bpp": round(fmean(bpp), 5),
-        "psnr_db": round(fmean(psnr), 4),
-        "ms_ssim": round(fmean(similarity), 6),
-        "bpp_each": [round(value, 5) for value in bpp],
+        "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1]),
+        "psnr_db": psnr_db(picture, restored),
+        "ssim": ssim(picture, restored),
+        "ms_ssim": ms_ssim(picture, restored),
+        "encode_ms": 1e3 * (middle - start),
+        "decode_ms": 1e3 * (end - middle),
     }
 
 
-def _learned(codec: cwic.Codec) -> _Codec:
-    def run(picture: NDArray[np.uint8], quality: float) -> tuple[int, NDArray[np.uint8]]:
-        data = codec.encode(picture, quality=quality)
-        return len(data), np.asarray(codec.decode(data))
+def _point(setting: float, found: Sequence[dict[str, float]]) -> dict[str, Any]:
+    means = {key: fmean(row[key] for row in found) for key in ("bpp", "psnr_db", "ssim", "ms_ssim")}
+    times = {key: median(row[key] for row in found) for key in ("encode_ms", "decode_ms")}
+    return {
+        "setting": setting,
+        "bpp": round(means["bpp"], 5),
+        "psnr_db": round(means["psnr_db"], 4),
+        "ssim": round(means["ssim"], 6),
+        "ms_ssim": round(means["ms_ssim"], 6),
+        **{key: round(value, 2) for key, value in times.items()},
+        "bpp_each": [round(row["bpp"], 5) for row in found],
+        "psnr_db_each": [round(row["psnr_db"], 3) for row in found],
+    }
 
-    return _Codec(f"cwic {codec.bundle.name}", _QUALITIES, run)
+
+def _facts(codec: cwic.Codec) -> dict[str, Any]:
+    facts = codec.bundle.facts
+    return {name: facts.get(name) for name in ("parameters", "kmac_per_px", "steps")}
+
+
+def _learned(codec: cwic.Codec) -> _Codec:
+    return _Codec(
+        f"cwic {codec.bundle.name}",
+        _QUALITIES,
+        lambda picture, quality: codec.encode(picture, quality=quality),
+        lambda data: np.asarray(codec.decode(data)),
+    )
 
 
 def _classical(anchor: anchors.Anchor) -> _Codec:
-    def run(picture: NDArray[np.uint8], setting: float) -> tuple[int, NDArray[np.uint8]]:
-        data = anchor.encode(picture, setting)
-        return len(data), anchors.decode(data)
-
-    return _Codec(anchor.name, _ANCHOR_SETTINGS[anchor.name], run)
+    return _Codec(anchor.name, anchor.points, anchor.encode, anchors.decode)
 
 
 def point_at(points: Sequence[dict[str, Any]], bpp: float) -> dict[str, float] | None:
@@ -110,20 +131,27 @@ def point_at(points: Sequence[dict[str, Any]], bpp: float) -> dict[str, float] |
 
 @click.command()
 @click.option("--images", required=True, help="Glob of pictures.")
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle folder.")
+@click.option(
+    "--model",
+    "models",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Bundle folder; may be given several times. Default: the shipped model.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(images: str, model: Path | None, output: Path) -> None:
+def main(images: str, models: tuple[Path, ...], output: Path) -> None:
     """Measure, write JSON, print a table."""
     paths = sorted(Path(p) for p in glob.glob(images))  # noqa: PTH207
     if not paths:
         raise click.UsageError(f"--images {images!r} matches no file")
-    result = measure(paths, model)
+    result = measure(paths, models or (None,))
     output.write_text(json.dumps(result, indent=1) + "\n")
     for name, points in result["curves"].items():
         for p in points:
             click.echo(
-                f"{name:12} {p['setting']:7.2f} {p['bpp']:.3f} bpp "
-                f"{p['psnr_db']:.2f} dB  MS-SSIM {p['ms_ssim']:.4f}"
+                f"{name:18} {p['setting']:7.2f} {p['bpp']:.3f} bpp {p['psnr_db']:.2f} dB  "
+                f"SSIM {p['ssim']:.4f}  MS-SSIM {p['ms_ssim']:.4f}  "
+                f"{p['encode_ms']:.0f}, {p['decode_ms']:.0f} ms"
             )
 
 

@@ -1,0 +1,102 @@
+"""What the importance map earns: with it, and with one that is equal everywhere.
+
+``python -m benchmarks.importance --images 'kodak/*.png' -o RESULT.json``
+
+Both codings of a picture take the same number of bytes, to 1 %. Without the map every
+position keeps the same number of codes (one more in the upper rows, to use the bytes); the
+decoder is the same one, trained with the map, so this asks what the map of a trained model is
+worth, not what a model trained without one would do.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+import cwic
+from benchmarks import environment
+from benchmarks.bd import METRICS, delta_rate
+from benchmarks.metrics import ms_ssim, psnr_db
+from cwic.backends import Runner
+from cwic.files import write_bytes
+from cwic.image import open_rgb
+from cwic_training.data import find_pictures
+
+__all__ = ["FlatImportance", "measured"]
+
+_QUALITIES = (10, 25, 40, 55, 70, 85)
+Bytes = NDArray[np.uint8]
+
+
+class FlatImportance(Runner):
+    """A model whose importance map is the same everywhere."""
+
+    backend = "flat"
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def encode(self, image: Bytes) -> tuple[Bytes, Bytes]:
+        codes, importance = self._runner.encode(image)
+        return codes, np.full_like(importance, 128)
+
+    def decode(self, codes: Bytes, levels: Bytes) -> Bytes:
+        return self._runner.decode(codes, levels)
+
+
+def measured(codec: cwic.Codec, pictures: list[Bytes]) -> dict[str, Any]:
+    """Curves with and without the map, their BD-rate, and how rates differ between pictures."""
+    flat = cwic.Codec(codec.bundle, FlatImportance(codec.runner))
+    curves: dict[str, list[dict[str, Any]]] = {"importance map": [], "equal everywhere": []}
+    for quality in _QUALITIES:
+        files = [codec.encode(picture, quality=quality) for picture in pictures]
+        others = [flat.encode(p, max_bytes=len(f)) for p, f in zip(pictures, files, strict=True)]
+        for name, made in zip(curves, (files, others), strict=True):
+            curves[name].append(_point(codec, quality, pictures, made))
+    with_map, without = curves.values()
+    rates = {key: delta_rate(without, with_map, key) for key in METRICS}
+    return {"curves": curves, "bd_rate_of_the_map": rates}
+
+
+def _point(
+    codec: cwic.Codec, quality: int, pictures: list[Bytes], files: list[bytes]
+) -> dict[str, Any]:
+    restored = [np.asarray(codec.decode(data)) for data in files]
+    bpp = [8 * len(f) / (p.shape[0] * p.shape[1]) for f, p in zip(files, pictures, strict=True)]
+    pairs = list(zip(pictures, restored, strict=True))
+    return {
+        "setting": quality,
+        "bpp": round(fmean(bpp), 5),
+        "bpp_lowest": round(min(bpp), 4),
+        "bpp_highest": round(max(bpp), 4),
+        "bpp_deviation": round(pstdev(bpp), 4),
+        "psnr_db": round(fmean(psnr_db(a, b) for a, b in pairs), 4),
+        "ms_ssim": round(fmean(ms_ssim(a, b) for a, b in pairs), 6),
+    }
+
+
+@click.command()
+@click.option("--images", required=True, help="Glob of pictures.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+def main(images: str, output: Path) -> None:
+    """Measure, write JSON, print BD-rates."""
+    paths = find_pictures(images, "--images")
+    codec = cwic.load()
+    result = {
+        **environment.describe(),
+        "model_id": codec.bundle.model_id.hex(),
+        "pictures": [path.name for path in paths],
+        **measured(codec, [open_rgb(path) for path in paths]),
+    }
+    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    click.echo(result["bd_rate_of_the_map"])
+
+
+if __name__ == "__main__":
+    main()

@@ -59,7 +59,7 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     plot.draw(result, json.loads(plot.PUBLISHED.read_text()), tmp_path / "drawn.png")
     with Image.open(tmp_path / "drawn.png") as drawn:
         assert drawn.size[0] > 1000
-            assert len(np.unique(np.asarray(drawn.convert("L")))) > 50
+        assert len(np.unique(np.asarray(drawn.convert("L")))) > 50
 
 
 def test_interpolation_stays_inside_the_curve() -> None:

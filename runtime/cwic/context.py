@@ -104,8 +104,11 @@ class _Group:
 
         earlier = of("earlier")[: g * size]
         own = tensors["codes.own"][:, g].astype(np.float64)
-        level = of("level")[None] + tensors["codes.kind"][:, g, None].astype(np.float64)
-        first = np.abs(own).sum(1).max() + np.abs(earlier).sum(0).max() + np.abs(level).max()
+        kind = tensors["codes.kind"][:, g, None].astype(np.float64)
+        level = of("level")[None] + kind
+        # One by one: another implementation may add them in another order.
+        parts = (np.abs(own).sum(1), np.abs(earlier).sum(0), np.abs(of("level")), np.abs(kind))
+        first = sum(float(part.max(initial=0)) for part in parts)
         half = WEIGHT_GRID // 2
         sums = [first]
         for name in ("middle", "last"):

@@ -1,21 +1,29 @@
 """Pictures in and out: Pillow to uint8 RGB arrays and back, orientation, padding.
 
-How each Pillow mode becomes RGB:
+What becomes of each Pillow mode:
 
-===================  ==============================================================
-RGB, RGBX            as they are
-L, 1, P, CMYK, ...   ``Image.convert("RGB")``
-RGBA, LA, PA, and a  composited over white: a codec of three channels has no alpha,
-palette with alpha   and white is what a page shows behind a transparent picture
-I;16*, I             read as 16 bit and rounded to 8 bit: ``(v + 128) // 257``
-F                    refused: its range is unknown
-===================  ==============================================================
+====================  ============================================================  =========
+RGB, RGBX, P          as they are                                                   RGB
+L, 1                  three equal channels; decoded to one                          L
+I;16*, I              read as 16 bit and rounded to 8 bit, ``(v + 128) // 257``     L
+RGBA, RGBa, PA        alpha apart, without loss; RGB as it is, below alpha 0 too    RGBA
+LA, La                likewise                                                      LA
+RGB, L, P, I with a   that colour gets alpha 0                                      with A
+transparent colour
+CMYK, YCbCr, HSV,     ``Image.convert("RGB")``; their ICC profile is dropped, for   RGB
+LAB                   it describes other channels
+F                     refused: its range is unknown
+====================  ============================================================  =========
 
-EXIF orientation is applied to the pixels. Other metadata is not carried.
+The last column is the mode of the decoded picture. ICC profile, EXIF and XMP are carried as
+they are, but for the orientation: it is applied to the pixels and taken out of EXIF and XMP,
+as :func:`PIL.ImageOps.exif_transpose` does. Animations are refused.
 """
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +32,56 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cwic.errors import ImageError
+from cwic.extras import Extras
+from cwic.metadata import from_info, to_info
 
 if TYPE_CHECKING:
     from cwic.types import ImageLike
 
-__all__ = ["as_rgb", "crop_to", "open_rgb", "pad_to_multiple"]
+__all__ = [
+    "Picture",
+    "as_image",
+    "as_picture",
+    "crop_to",
+    "open_picture",
+    "open_rgb",
+    "pad_to_multiple",
+]
 
+_GREY_MODES = ("1", "L", "LA", "La")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+_OTHER_COLOURS = ("CMYK", "YCbCr", "HSV", "LAB")
 
 
-def open_rgb(path: str | Path) -> NDArray[np.uint8]:
-    """Read a picture file as uint8 [H, W, 3].
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the codec takes it.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], RGB.
+        grey: whether the three channels are equal and one is to be restored.
+        extras: alpha and metadata.
+    """
+
+    pixels: NDArray[np.uint8]
+    grey: bool = False
+    extras: Extras = field(default_factory=Extras)
+
+    @property
+    def height_px(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width_px(self) -> int:
+        return int(self.pixels.shape[1])
+
+    def part(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        """Pixels of some rows and columns, uint8 [h, w, 3]."""
+        return self.pixels[rows, columns]
+
+
+def open_picture(path: str | Path) -> Picture:
+    """Read a picture file.
 
     Raises:
         ImageError: missing, unreadable, animated, too large for Pillow or of mode F.
@@ -42,7 +89,7 @@ def open_rgb(path: str | Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             _check_pixels(picture)
-            return as_rgb(picture, name=str(path))
+            return as_picture(picture, name=str(path))
     except FileNotFoundError as exc:
         raise ImageError(f"{path} does not exist; check the path") from exc
     except IsADirectoryError as exc:
@@ -58,6 +105,11 @@ def open_rgb(path: str | Path) -> NDArray[np.uint8]:
         raise ImageError(f"{path} cannot be read ({exc}); the file may be damaged") from exc
 
 
+def open_rgb(path: str | Path) -> NDArray[np.uint8]:
+    """The pixels of :func:`open_picture` alone, uint8 [H, W, 3]."""
+    return open_picture(path).pixels
+
+
 def _check_pixels(picture: Image.Image) -> None:
     """Refuse what Pillow only warns of: turning warnings into errors is not thread-safe."""
     limit = Image.MAX_IMAGE_PIXELS
@@ -65,41 +117,89 @@ def _check_pixels(picture: Image.Image) -> None:
         raise Image.DecompressionBombError(f"more than {limit} pixels")
 
 
-def as_rgb(image: ImageLike, name: str = "the picture") -> NDArray[np.uint8]:
-    """Turn a Pillow image or an array into uint8 [H, W, 3] by the rules of this module.
+def as_picture(image: ImageLike, name: str = "the picture") -> Picture:
+    """Turn a Pillow image or an array into a picture by the rules of this module.
 
     Args:
-        image: a Pillow image, or a uint8 array [H, W, 3] or [H, W].
+        image: a Pillow image; a uint8 array [H, W], [H, W, 2] (grey and alpha), [H, W, 3] or
+            [H, W, 4] (RGB and alpha); or a picture, which is returned.
         name: how errors call it.
+
+    Raises:
+        ImageError: it cannot be coded.
     """
+    if isinstance(image, Picture):
+        return image
     if isinstance(image, np.ndarray):
-        return _array_as_rgb(image, name)
+        return _from_array(image, name)
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{name} is animated; extract one frame first")
-    image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ImageError(f"{name} has floating-point pixels (mode F); convert it to 8 bit first")
+    image = _upright(image)
+    metadata = from_info(image)
+    if image.mode in _OTHER_COLOURS:
+        metadata.pop("icc", None)
+    clear = image.info.get("transparency")
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return np.repeat(((wide + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
-    return np.array(image.convert("RGB"))
+        channels = [((wide + 128) // 257).astype(np.uint8)]
+        if clear is not None:
+            channels.append(np.where(wide == clear, 0, 255).astype(np.uint8))
+        array = np.dstack(channels)
+    else:
+        mode = "L" if image.mode in _GREY_MODES else "RGB"
+        if image.mode in _ALPHA_MODES or clear is not None:
+            mode += "A"
+        try:
+            array = np.array(image.convert(mode))
+        except ValueError as exc:
+            raise ImageError(f"{name} has mode {image.mode} ({exc}); convert it to RGB") from exc
+    picture = _from_array(array, name)
+    return Picture(picture.pixels, picture.grey, Extras(picture.extras.alpha, metadata))
 
 
-def _array_as_rgb(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except (AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return image  # EXIF that Pillow cannot read is carried, and says nothing
+
+
+def _from_array(array: NDArray[np.generic], name: str) -> Picture:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
         raise ImageError(
             f"{name} is an array of {array.dtype}{list(array.shape)}; "
             "pass uint8 [H, W, 3] or [H, W]"
         )
     if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    if array.shape[2] != 3:
-        raise ImageError(f"{name} has {array.shape[2]} channels; pass RGB, uint8 [H, W, 3]")
-    return np.ascontiguousarray(array, dtype=np.uint8)
+        array = array[..., None]
+    channels = array.shape[2]
+    if channels > 4:
+        raise ImageError(f"{name} has {channels} channels; pass RGB, uint8 [H, W, 3]")
+    grey = channels < 3
+    colours, alpha = (array[..., :1], array[..., 1:]) if grey else (array[..., :3], array[..., 3:])
+    pixels = np.repeat(colours, 3, axis=2) if grey else colours
+    return Picture(
+        np.ascontiguousarray(pixels, np.uint8),
+        grey,
+        Extras(np.ascontiguousarray(alpha[..., 0], np.uint8) if alpha.size else None),
+    )
+
+
+def as_image(pixels: NDArray[np.uint8], grey: bool, extras: Extras) -> Image.Image:
+    """A Pillow image, mode L, LA, RGB or RGBA, of pixels uint8 [H, W, 3] and their extras.
+
+    A grey picture is the luma of Pillow's ``convert("L")``.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if grey:
+        image = image.convert("L")
+    if extras.alpha is not None:
+        image.putalpha(Image.fromarray(extras.alpha))
+    image.info.update(to_info(extras.metadata))
+    return image
 
 
 def pad_to_multiple(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:

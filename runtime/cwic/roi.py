@@ -7,21 +7,54 @@ goes to the region.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cwic.errors import UsageError
+from cwic.errors import ImageError, UsageError
+from cwic.image import open_rgb
 
 if TYPE_CHECKING:
     from cwic.types import Box, RegionLike
 
-__all__ = ["BACKGROUND", "position_weights"]
+__all__ = ["BACKGROUND", "parse_region", "position_weights"]
 
 BACKGROUND = 0.25
 """Weight outside the boxes."""
+_BOX = re.compile(r"[-+.\deE]+(,[-+.\deE]+)*")
+
+
+def parse_region(words: Sequence[str]) -> RegionLike | None:
+    """A region from the words of a command line; None for no words.
+
+    Args:
+        words: boxes as ``left,top,right,bottom``, or the path of one mask.
+
+    Raises:
+        UsageError: several masks, a mask that cannot be read, or a box that is none.
+    """
+    if not words:
+        return None
+    if len(words) == 1 and not _BOX.fullmatch(words[0]):
+        try:
+            return open_rgb(words[0])[..., 0]
+        except ImageError as exc:
+            raise UsageError(f"--roi is neither a box such as 0,0,99,99 nor a mask: {exc}") from exc
+    return [_parsed(word) for word in words]
+
+
+def _parsed(word: str) -> Box:
+    try:
+        left, top, right, bottom = (float(part) for part in word.split(","))
+    except ValueError as exc:
+        raise UsageError(
+            f"{word!r} is no box; give left,top,right,bottom in pixels, or one mask alone"
+        ) from exc
+    return left, top, right, bottom
 
 
 def position_weights(

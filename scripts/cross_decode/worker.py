@@ -120,7 +120,7 @@ def main() -> None:
     threads = int(sys.argv[2])
     use_threads(threads)
     codec = cwic.load(backend="cpu")
-    codec.threads = threads  # tiles at a time
+    codec.coder.threads = threads  # tiles at a time
     results = work(codec, json.load(sys.stdin))
     json.dump({"results": results, "about": about()}, sys.stdout)  # its threads live with codec
 

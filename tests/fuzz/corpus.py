@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ __all__ = ["main", "rans_inputs", "streams"]
 GOLDEN = Path(__file__).resolve().parents[1] / "runtime" / "golden"
 _SHAPES = ((1, 1, 16, 1), (3, 5, 16, 1), (17, 33, 16, 2), (40, 2, 32, 64), (48, 60, 64, 4))
 """Rows, columns, tile and lanes; the last has more than a chunk of codes."""
+EXTRAS = (b"\0profile", b"\x80", b"\1" + zlib.compress(b"EXIF" * 9), b"\0<x:xmpmeta/>")
+"""Of all kinds: ICC profile, a constant alpha, EXIF, XMP."""
 
 
 def streams() -> dict[str, bytes]:
@@ -50,6 +53,11 @@ def streams() -> dict[str, bytes]:
         found[f"{name}-cut-last"] = data[:-1]
     found |= {f"odd-{name}": frame.to_bytes() for name, frame in _odd(several).items()}
     found["odd-byte-behind"] = several.to_bytes() + b"\0"
+    dressed = replace(several, flags=0x1F, extras=EXTRAS)
+    found |= {"extras": dressed.to_bytes(), "extras-cut": dressed.to_bytes()[:-20]}
+    for place in range(4):
+        wrong = (*EXTRAS[:place], b"\1?", *EXTRAS[place + 1 :])
+        found[f"odd-extras-{place}"] = replace(dressed, extras=wrong).to_bytes()
     return found
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 __all__ = ["CHUNK_BYTES", "Frame", "number", "parsed", "repaired"]
 
 CHUNK_BYTES = 4096
-_FIXED = 15
+_FIXED = 16
+_ICC = 2
 _CRC = 4
 _MOST_TILES = 1 << 16
 
@@ -25,39 +26,47 @@ class Frame:
     Attributes:
         width, height: pixels; bytes stand for themselves, for numbers in odd forms.
         tiles: levels and codes section of each tile.
-        sizes: the tile table; None: the one that fits ``tiles``.
+        flags: bit 0 is grey; an extra section belongs to each of bits 1 to 4 that is set.
+        extras: the extra sections: ICC profile, alpha, EXIF, XMP, those that there are.
+        sizes: all sizes; None: those that fit ``extras`` and ``tiles``.
     """
 
     width: int | bytes
     height: int | bytes
     tiles: tuple[tuple[bytes, bytes], ...] = ((b"levels", b"some codes"),)
-    version: int = 2
+    version: int = 3
     coder: int = 0
     model_id: bytes = b"modelid!"
     quality: int = 50
+    flags: int = 0
+    extras: tuple[bytes, ...] = ()
     sizes: bytes | None = None
 
     @property
     def header(self) -> bytes:
         """All bytes before the sections, with the right checksum."""
-        table = b"".join(number(len(section)) for tile in self.tiles for section in tile)
+        sections = (*self.extras, *(section for tile in self.tiles for section in tile))
+        table = b"".join(number(len(section)) for section in sections)
         sides = (v if isinstance(v, bytes) else number(v) for v in (self.width, self.height))
         return _summed(
             b"\x89CWC"
             + bytes([self.version, self.coder])
             + self.model_id
-            + bytes([self.quality])
+            + bytes([self.quality, self.flags])
             + b"".join(sides)
             + (table if self.sizes is None else self.sizes)
         )
 
     def to_bytes(self) -> bytes:
         """The whole stream."""
+        early = 1 if self.flags & _ICC else 0
         parts = [self.header, *(_summed(levels) for levels, _ in self.tiles)]
+        parts += [_summed(section) for section in self.extras[:early]]
         longest = max((len(codes) for _, codes in self.tiles), default=0)
         for start in range(0, longest, CHUNK_BYTES):
             chunks = (codes[start : start + CHUNK_BYTES] for _, codes in self.tiles)
             parts += [_summed(chunk) for chunk in chunks if chunk]
+        parts += [_summed(section) for section in self.extras[early:]]
         return b"".join(parts)
 
 
@@ -80,11 +89,13 @@ def parsed(data: bytes) -> Frame | None:
         return None
     (width, height, *sizes), at = found
     sections = [bytearray() for _ in sizes]
-    for section, first, length in _parts(sizes, at + _CRC, len(data)):
+    for section, first, length in _parts(data[15], sizes, at + _CRC, len(data)):
         sections[section] += data[first : first + length]
-    whole = [bytes(section) for section in sections]
-    tiles = tuple(zip(whole[::2], whole[1::2], strict=True))
-    return Frame(width, height, tiles, data[4], data[5], data[6:14], data[14])
+    whole, count = [bytes(section) for section in sections], _extras(data[15])
+    tiles = tuple(zip(whole[count::2], whole[count + 1 :: 2], strict=True))
+    coder, model_id, quality, flags = data[5], data[6:14], data[14], data[15]
+    extras = tuple(whole[:count])
+    return Frame(width, height, tiles, data[4], coder, model_id, quality, flags, extras)
 
 
 def repaired(data: bytes, model_id: bytes | None = None) -> bytes:
@@ -95,12 +106,12 @@ def repaired(data: bytes, model_id: bytes | None = None) -> bytes:
     """
     out = bytearray(data)
     if model_id is not None and len(out) >= _FIXED:
-        out[:5], out[6:14] = b"\x89CWC\2", model_id
+        out[:5], out[6:14] = b"\x89CWC\3", model_id
     found = _numbers(bytes(out))
     if found is None:
         return bytes(out)
     (_, _, *sizes), at = found
-    spans = [(first, length) for _, first, length in _parts(sizes, at + _CRC, len(out))]
+    spans = [(first, length) for _, first, length in _parts(out[15], sizes, at + _CRC, len(out))]
     for first, length in [(0, at), *spans]:
         end = first + length
         if end + _CRC <= len(out):
@@ -112,19 +123,28 @@ def _summed(part: bytes) -> bytes:
     return part + zlib.crc32(part).to_bytes(_CRC, "little")
 
 
-def _parts(sizes: list[int], at: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _extras(flags: int) -> int:
+    return (flags >> 1 & 15).bit_count()
+
+
+def _parts(flags: int, sizes: list[int], at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """``(section, first byte, length)`` of every checked part up to ``end``, in file order."""
-    for section in range(0, len(sizes), 2):
+    count = _extras(flags)
+    early = 1 if flags & _ICC else 0
+    for section in (*range(count, len(sizes), 2), *range(early)):
         yield section, at, sizes[section]
         at += sizes[section] + _CRC
     start = 0
-    while at < end and any(size > start for size in sizes[1::2]):
-        for section in range(1, len(sizes), 2):
+    while at < end and any(size > start for size in sizes[count + 1 :: 2]):
+        for section in range(count + 1, len(sizes), 2):
             length = min(sizes[section] - start, CHUNK_BYTES)
             if length > 0:
                 yield section, at, length
                 at += length + _CRC
         start += CHUNK_BYTES
+    for section in range(early, count):
+        yield section, at, sizes[section]
+        at += sizes[section] + _CRC
 
 
 def _numbers(data: bytes) -> tuple[list[int], int] | None:
@@ -148,5 +168,5 @@ def _numbers(data: bytes) -> tuple[list[int], int] | None:
             tiles = -(-numbers[0] // side_px) * -(-numbers[1] // side_px)
             if not 0 < tiles <= _MOST_TILES:
                 return None
-            wanted += 2 * tiles
+            wanted += _extras(data[15]) + 2 * tiles
     return numbers, at

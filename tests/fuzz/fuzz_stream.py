@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def _other_frame(frame: Frame, rng: np.random.Generator) -> Frame:
     tiles = [list(tile) for tile in frame.tiles]
     place, section = int(rng.integers(len(tiles))), int(rng.integers(2))
     old = tiles[place][section]
-    match int(rng.integers(8)):
+    match int(rng.integers(9)):
         case 0:
             return replace(frame, coder=int(rng.integers(64)), model_id=MODEL_ID)
         case 1:
@@ -56,6 +57,12 @@ def _other_frame(frame: Frame, rng: np.random.Generator) -> Frame:
         case 3:
             other = int(rng.integers(len(tiles)))
             tiles[place], tiles[other] = tiles[other], tiles[place]
+        case 4:
+            flags = int(rng.integers(32))
+            extras = [*frame.extras, b"\0a", b"\1" + zlib.compress(old), b"\2", b"\0x"]
+            extras = [atheris.Mutate(part, len(part) + 16) for part in extras]
+            count = (flags >> 1).bit_count()
+            return replace(frame, flags=flags, extras=tuple(extras[:count]))
         case _:
             tiles[place][section] = atheris.Mutate(old, len(old) + 16)
     return replace(frame, tiles=tuple((levels, codes) for levels, codes in tiles))

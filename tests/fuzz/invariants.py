@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.codec import Codec
 from cwic.container import Stream, read_header
 from cwic.errors import StreamError
+from cwic.extras import Extras
 
 from .tiny import StubRunner, coded
 
@@ -38,12 +41,17 @@ def check(codec: Codec, data: bytes, max_pixels: int) -> str:
     assert read_header(data) == stream.header
     try:
         codes, levels = codec.read_codes(stream)
+        extras = Extras.read(stream)
     except StreamError as error:
         assert _one_line(error)
         _check_salvage(codec, data, max_pixels, None)
         return "coder"
     again = coded(codec, codes, levels, tile=stream.header.tile, lanes=stream.header.lanes)
     assert again.tiles == tuple((tile.levels, tile.codes) for tile in stream.tiles)
+    rewritten = Extras.read(replace(stream, extras=extras.sections()))
+    assert rewritten.metadata == extras.metadata
+    assert (rewritten.alpha is None) == (extras.alpha is None)
+    assert extras.alpha is None or np.array_equal(rewritten.alpha, extras.alpha)
     _check_salvage(codec, data, max_pixels, (codes, levels))
     return "decoded"
 
@@ -63,7 +71,9 @@ def _check_salvage(
     stream = Stream.salvage(data, max_pixels)
     header = stream.header
     assert salvaged.image.size == (header.width_px, header.height_px)
-    assert stream.levels_bytes + stream.codes_bytes <= len(data)
+    extra_bytes = sum(map(len, stream.extras.values()))
+    assert stream.levels_bytes + stream.codes_bytes + extra_bytes <= len(data)
+    assert salvaged.image.mode == header.mode
     assert 0 <= salvaged.codes_kept <= 1
     assert salvaged.tiles == len(stream.tiles)
     assert isinstance(codec.runner, StubRunner)

@@ -15,7 +15,8 @@ from PIL import Image
 import cwic
 from cwic import rans
 from cwic.backends import Runner
-from cwic.codec import TILE, Codec, _lanes
+from cwic.codec import Codec
+from cwic.coding import TILE, _lanes
 from cwic.container import Header, Sections, Stream
 from cwic.errors import (
     ImageError,
@@ -79,7 +80,7 @@ class Tiled:
 def tiled(codec: Codec, photo: NDArray[np.uint8]) -> Tiled:
     picture = np.asarray(Image.fromarray(photo).resize((797, 560), Image.Resampling.LANCZOS))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cwic.codec.TILE", 64)
+        patch.setattr(codec.coder, "tile", 64)
         data = codec.encode(picture, quality=100)
     codes, levels = codec.read_codes(Stream.from_bytes(data))
     return Tiled(picture, data, codes, levels)
@@ -169,8 +170,8 @@ def test_coder_and_threads_do_not_change_a_byte(
     if coder not in rans._BACKENDS:
         pytest.skip("cwic._rans is not built")
     monkeypatch.setattr(rans, "_DEFAULT", coder)
-    monkeypatch.setattr("cwic.codec.TILE", 64)
     mine = Codec(codec.bundle, codec.runner, threads)
+    mine.coder.tile = 64
     size = tiled.picture.shape[1::-1]
     scale = codec.qualities.scale(100)
     assert mine.write_stream(tiled.codes, tiled.levels, *size, scale) == tiled.data
@@ -255,7 +256,7 @@ def test_the_pixel_limit(codec: cwic.Codec, stream: bytes, small: NDArray[np.uin
 
 def test_pictures_that_cannot_be_coded(codec: cwic.Codec) -> None:
     with pytest.raises(ImageError):
-        codec.encode(np.zeros((4, 4, 4), np.uint8))
+        codec.encode(np.zeros((4, 4, 5), np.uint8))
     with pytest.raises(ImageError):
         codec.encode(Image.new("F", (4, 4)))
 
@@ -332,7 +333,7 @@ def test_each_tile_is_coded_by_itself(codec: Codec, tiled: Tiled) -> None:
     """Two tiles of equal content have equal sections."""
     codes, levels = (np.concatenate([a[..., :50]] * 2, -1) for a in (tiled.codes, tiled.levels))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cwic.codec.TILE", 64)
+        patch.setattr(codec.coder, "tile", 64)
         stream = Stream.from_bytes(codec.write_stream(codes, levels, 800, 560, 1.5))
     assert stream.tiles[0] == stream.tiles[1] == tiled.stream.tiles[0]
     assert stream.tiles[2] == stream.tiles[3] != stream.tiles[0]
@@ -453,7 +454,7 @@ def test_everything_lost_is_still_a_picture(watched: Codec, tiled: Tiled) -> Non
 def test_many_lost_tiles_are_counted(watched: Codec, tiled: Tiled) -> None:
     """Eight are named."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cwic.codec.TILE", 32)
+        patch.setattr(watched.coder, "tile", 32)
         data = watched.write_stream(tiled.codes, tiled.levels, 797, 560, 1.5)
     assert len(Stream.from_bytes(data).tiles) == 12
     head = len(data) - sum(

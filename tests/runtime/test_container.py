@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import runpy
 import tracemalloc
@@ -24,6 +25,7 @@ from cwic.errors import (
     UsageError,
     VersionError,
 )
+from cwic.header import read_layout
 from cwic.tiles import tile_count
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -32,8 +34,18 @@ STREAM = Stream(HEADER, (Sections(b"levels", b"some codes"), Sections(b"more", b
 DATA = STREAM.to_bytes()
 SECTIONS = DATA[-(6 + 4 + 10 + 5 + 4 * 4) :]
 HEAD = DATA[: -len(SECTIONS) - 4]
-NUMBERS = 15
+NUMBERS = 16
 """Where the header's numbers begin."""
+EXTRAS = {"icc": b"\0profile", "alpha": b"\xff", "exif": b"\0EXIF", "xmp": b"\0<x/>"}
+
+
+def dressed(names: tuple[str, ...], grey: bool = False) -> Stream:
+    """The same picture with some extra sections."""
+    header = dataclasses.replace(HEADER, grey=grey, extras=names)
+    return Stream(header, STREAM.tiles, {name: EXTRAS[name] for name in names})
+
+
+DRESSED = dressed(tuple(EXTRAS), grey=True)
 
 
 def with_crc(part: bytes) -> bytes:
@@ -67,7 +79,8 @@ def test_golden_bytes() -> None:
     made = runpy.run_path(str(GOLDEN / "make_container.py"))
     text = (GOLDEN / "container.hex").read_text()
     assert made["text"]() == text
-    assert bytes.fromhex("".join(line.partition("#")[0] for line in text.splitlines())) == DATA
+    data = bytes.fromhex("".join(line.partition("#")[0] for line in text.splitlines()))
+    assert data == dressed(("icc", "alpha")).to_bytes()
 
 
 SIZES = (9000, 0, 4096, 4097, 1, 8192)
@@ -80,7 +93,7 @@ def rounds() -> tuple[Stream, bytes]:
     levels = [bytes([i]) * (i + 1) for i in range(6)]
     codes = [random.Random(i).randbytes(size) for i, size in enumerate(SIZES)]  # noqa: S311
     tiles = tuple(Sections(lv, cd) for lv, cd in zip(levels, codes, strict=True))
-    head = b"\x89CWC\x02\x06modelid!\x07" + b"\xc0\x02" + b"\xc1\x01"
+    head = b"\x89CWC\x03\x06modelid!\x07\0" + b"\xc0\x02" + b"\xc1\x01"
     for lv, size in zip(levels, SIZES, strict=True):
         head += bytes([len(lv)])
         head += bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
@@ -111,7 +124,7 @@ def test_the_coder_byte(log2_lanes: int, log2_tile: int) -> None:
 
 @pytest.mark.parametrize(
     ("side_px", "codes", "extra"),
-    [(1, 5, 31), (127, 100, 31), (768, 20_000, 36), (1024, 1 << 18, 36)],
+    [(1, 5, 32), (127, 100, 32), (768, 20_000, 37), (1024, 1 << 18, 37)],
 )
 def test_fixed_overhead_is_at_most_40_bytes(side_px: int, codes: int, extra: int) -> None:
     """A picture of one tile. Each chunk beyond the first costs 4 bytes more."""
@@ -128,18 +141,39 @@ def test_fixed_overhead_is_at_most_40_bytes(side_px: int, codes: int, extra: int
     quality=st.integers(1, 100),
     log2_lanes=st.integers(0, 6),
     log2_tile=st.integers(0, 7),
+    flags=st.integers(0, 31),
     data=st.data(),
 )
 @settings(max_examples=80, deadline=None)
 def test_any_content_round_trips(
-    width: int, height: int, quality: int, log2_lanes: int, log2_tile: int, data: st.DataObject
+    width: int,
+    height: int,
+    quality: int,
+    log2_lanes: int,
+    log2_tile: int,
+    flags: int,
+    data: st.DataObject,
 ) -> None:
-    header = Header(width, height, b"modelid!", quality, 1 << log2_lanes, 16 << log2_tile)
+    names = tuple(name for i, name in enumerate(container.EXTRAS) if flags & 2 << i)
+    header = Header(
+        width,
+        height,
+        b"modelid!",
+        quality,
+        1 << log2_lanes,
+        16 << log2_tile,
+        grey=bool(flags & 1),
+        extras=names,
+    )
+    extras = {name: data.draw(st.binary(min_size=1, max_size=300)) for name in names}
     section = st.tuples(st.binary(max_size=40), st.integers(0, 9000).map(bytes))
     tiles = tile_count(*header.map_size, header.tile)
     parts = data.draw(st.lists(section, min_size=tiles, max_size=tiles))
-    stream = Stream(header, tuple(Sections(*part) for part in parts))
-    assert Stream.from_bytes(stream.to_bytes()) == Stream.salvage(stream.to_bytes()) == stream
+    stream = Stream(header, tuple(Sections(*part) for part in parts), extras)
+    written = stream.to_bytes()
+    assert Stream.from_bytes(written) == Stream.salvage(written) == stream
+    assert written[15] == flags
+    assert container.read_header(written) == header
 
 
 @pytest.mark.parametrize("sides", [(container.MAX_SIDE_PX, 1), (1, container.MAX_SIDE_PX)])
@@ -147,6 +181,113 @@ def test_the_longest_side(sides: tuple[int, int]) -> None:
     header = Header(*sides, bytes(8), 1, 1, 2048)
     stream = Stream(header, (Sections(b"a", b"b"),) * 1024)
     assert Stream.from_bytes(stream.to_bytes()) == stream
+
+
+# ---- Flags and extra sections ---------------------------------------------------------------
+
+EVERY_CHOICE = [
+    names for count in range(5) for names in itertools.combinations(container.EXTRAS, count)
+]
+
+
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+@pytest.mark.parametrize("names", EVERY_CHOICE, ids="-".join)
+def test_extra_sections_round_trip(names: tuple[str, ...], grey: bool) -> None:
+    stream = dressed(names, grey)
+    data = stream.to_bytes()
+    assert Stream.from_bytes(data) == Stream.salvage(data) == stream
+    assert container.read_header(data) == stream.header
+    assert stream.header.mode == ("L" if grey else "RGB") + "A" * ("alpha" in names)
+    assert data[15] == grey | sum({"icc": 2, "alpha": 4, "exif": 8, "xmp": 16}[n] for n in names)
+    assert len(data) == len(DATA) + sum(len(EXTRAS[name]) + 5 for name in names)
+
+
+def test_the_profile_is_early_and_the_rest_late() -> None:
+    """Behind the levels; and behind all codes. Sizes are in the order of the flags."""
+    data = DRESSED.to_bytes()
+    parts = [b"levels", b"more", b"\0profile", b"some codes", b"codes"]
+    parts += [b"\xff", b"\0EXIF", b"\0<x/>"]
+    assert data.endswith(b"".join(map(with_crc, parts)))
+    assert data[15 : NUMBERS + 3] == b"\x1f" + b"\xac\x02\x07"
+    assert data[NUMBERS + 3 : NUMBERS + 11] == bytes([8, 1, 5, 5, 6, 10, 4, 5])
+
+
+def test_the_places_of_extra_sections() -> None:
+    """A reader of files seeks to them."""
+    data = DRESSED.to_bytes()
+    layout = read_layout(data[: len(data) - len(SECTIONS) - 8 - 1 - 5 - 5 - 16])
+    for name, (start, size) in layout.extras.items():
+        assert data[start : start + size] == EXTRAS[name]
+    assert layout.end == len(data)
+    assert read_layout(DATA).end == len(DATA)
+
+
+@pytest.mark.parametrize("length", range(len(DRESSED.to_bytes())))
+def test_every_truncation_with_extra_sections(length: int) -> None:
+    """What is there is salvaged; the last to come are the first to go."""
+    data = DRESSED.to_bytes()
+    with pytest.raises(TruncatedError):
+        Stream.from_bytes(data[:length])
+    try:
+        found = Stream.salvage(data[:length])
+    except TruncatedError:
+        assert length < len(HEAD) + 4 + 4
+        return
+    places = read_layout(data).extras
+    assert found.extras == {
+        name: EXTRAS[name] for name, (start, size) in places.items() if start + size + 4 <= length
+    }
+    if "alpha" in found.extras:
+        assert found.tiles == STREAM.tiles
+    if any(tile.codes for tile in found.tiles):
+        assert "icc" in found.extras
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_a_damaged_extra_section_is_lost_alone(name: str) -> None:
+    data = DRESSED.to_bytes()
+    start, size = read_layout(data).extras[name]
+    for place in range(8 * start, 8 * (start + size + 4)):
+        bad = flipped(data, place)
+        with pytest.raises(CorruptError, match="does not match its checksum; fetch"):
+            Stream.from_bytes(bad)
+        found = Stream.salvage(bad)
+        assert found.tiles == STREAM.tiles
+        assert found.extras == {key: value for key, value in EXTRAS.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("extras", "sizes"),
+    [
+        (("icc",), b"\x00"),
+        (("alpha",), b"\x00"),
+        (("icc",), b"\x82\x80\x80\x02"),  # 2^22 + 2
+        (("exif",), b"\x82\x80\x80\x02"),
+        (("xmp",), b"\xff\xff\xff\xff\x07"),
+        (("alpha",), b"\x80\x80\x80\x80\x08"),  # 2^31
+    ],
+)
+def test_extra_sections_of_a_wrong_size_are_refused(extras: tuple[str, ...], sizes: bytes) -> None:
+    """By the header alone, and nothing is allocated."""
+    head = dressed(extras).to_bytes()[: NUMBERS + 3] + sizes + HEAD[NUMBERS + 3 :]
+    tracemalloc.start()
+    for read in (Stream.from_bytes, Stream.salvage, container.read_header):
+        with pytest.raises(CorruptError, match="out of range"):
+            read(with_head(head))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 16
+    tracemalloc.stop()
+
+
+def test_the_largest_extra_sections_allocate_nothing_before_their_bytes_are_there() -> None:
+    largest = b"\x81\x80\x80\x02", b"\xff\xff\xff\xff\x07", b"\x81\x80\x80\x02"
+    head = dressed(("icc", "alpha", "exif")).to_bytes()[: NUMBERS + 3]
+    data = with_head(head + b"".join(largest) + HEAD[NUMBERS + 3 :])
+    tracemalloc.start()
+    with pytest.raises(TruncatedError, match=r"bytes; fetch"):
+        Stream.from_bytes(data)
+    assert Stream.salvage(data).extras == {}
+    assert tracemalloc.get_traced_memory()[1] < 1 << 16
+    tracemalloc.stop()
 
 
 # ---- What a writer refuses ------------------------------------------------------------------
@@ -165,6 +306,40 @@ def test_a_writer_refuses_sides_that_do_not_fit(width: int, height: int) -> None
 def test_a_writer_refuses_what_is_no_power_of_two(change: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="is not a power of two from .*; choose one$"):
         Stream(dataclasses.replace(HEADER, **change), STREAM.tiles).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({"quality": quality}, "outside 1..100; use") for quality in (0, 101, -1, 256)),
+        *(({"model_id": bytes(n)}, f"8 bytes, not {n}; take") for n in (0, 7, 9)),
+        *(
+            ({"extras": names}, "not extra sections in their order; choose from icc, alpha, exif")
+            for names in (("alpha", "icc"), ("icc", "icc"), ("thumbnail",))
+        ),
+    ],
+)
+def test_a_writer_refuses_fields_out_of_range(change: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Stream(dataclasses.replace(HEADER, **change), STREAM.tiles).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "extras", "message"),
+    [
+        (("icc",), {}, "lacks a section"),
+        ((), {"icc": b"x"}, "lacks a section"),
+        (("icc",), {"xmp": b"x"}, "lacks a section"),
+        (("alpha",), {"alpha": b""}, "0 bytes of alpha do not fit; leave it out"),
+        (("exif",), {"exif": bytes((1 << 22) + 2)}, "4194306 bytes of EXIF do not fit"),
+    ],
+)
+def test_a_writer_refuses_extra_sections_that_do_not_fit(
+    names: tuple[str, ...], extras: dict[str, bytes], message: str
+) -> None:
+    header = dataclasses.replace(HEADER, extras=names)
+    with pytest.raises(UsageError, match=message):
+        Stream(header, STREAM.tiles, extras).to_bytes()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +368,7 @@ def test_every_truncation_is_refused(length: int) -> None:
 
 
 def test_every_flipped_bit_is_refused() -> None:
-    for data in (DATA, rounds()[1][:200]):
+    for data in (DATA, DRESSED.to_bytes(), rounds()[1][:200]):
         for place in range(8 * len(data)):
             with pytest.raises(StreamError):
                 Stream.from_bytes(flipped(data, place))
@@ -220,7 +395,7 @@ def test_other_files_are_named_as_such(data: bytes, read: object) -> None:
         read(data)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("version", [0, 1, container.VERSION + 1, 255])
+@pytest.mark.parametrize("version", [0, 1, 2, container.VERSION + 1, 255])
 @pytest.mark.parametrize("read", [Stream.from_bytes, Stream.salvage, container.read_header])
 def test_another_version_is_named(version: int, read: object) -> None:
     """Whatever follows: the fields of another version are not known here."""
@@ -232,8 +407,11 @@ def test_another_version_is_named(version: int, read: object) -> None:
 
 @pytest.mark.parametrize(
     ("position", "value"),
-    [(5, 7), (5, 15), (5, 0x40), (5, 0x80), (5, 255), (14, 0), (14, 101), (14, 255)],
-    ids=["2^7 lanes", "and 32", "bit 6", "bit 7", "all bits", "quality 0", "101", "255"],
+    [
+        *((5, coder) for coder in (7, 15, 0x40, 0x80, 255)),
+        *((14, quality) for quality in (0, 101, 255)),
+        *((15, flags) for flags in (0x20, 0x40, 0x80, 255)),
+    ],
 )
 def test_fields_out_of_range_are_refused(position: int, value: int) -> None:
     head = HEAD[:position] + bytes([value]) + HEAD[position + 1 :]
@@ -319,7 +497,7 @@ def test_sizes_beyond_the_data_allocate_nothing() -> None:
     """Two sections of 2^31 - 1 bytes under a right checksum, and no bytes for them."""
     data = with_crc(HEAD[:NUMBERS] + b"\x07\x07" + b"\xff\xff\xff\xff\x07" * 2)
     tracemalloc.start()
-    with pytest.raises(TruncatedError, match="of 4297064481 bytes; fetch"):
+    with pytest.raises(TruncatedError, match="of 4297064482 bytes; fetch"):
         Stream.from_bytes(data)
     assert Stream.salvage(data).tiles == (Sections(None, b"", complete=False),)
     assert tracemalloc.get_traced_memory()[1] < 1 << 16

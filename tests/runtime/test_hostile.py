@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.fuzz.corpus import rans_inputs, streams
+from tests.fuzz.corpus import EXTRAS, rans_inputs, streams
 from tests.fuzz.framing import CHUNK_BYTES, Frame, number, parsed, repaired
 from tests.fuzz.invariants import check
 from tests.fuzz.tiny import MODEL_ID, StubRunner, coded, drawn, tiny_codec
@@ -24,6 +25,7 @@ import cwic
 from cwic import context, level_model
 from cwic.container import DEFAULT_MAX_PIXELS, MAX_SIDE_PX, Stream, read_header
 from cwic.errors import CorruptError, LimitError, StreamError, TruncatedError, VersionError
+from cwic.extras import Extras
 
 MAX_PIXELS = 1 << 16
 BYTES_PER_PIXEL = 32
@@ -75,6 +77,8 @@ LARGEST = (1 << 31) - 1
         {"width": MAX_SIDE_PX, "height": 1, "coder": 7 << 3, "tiles": ((b"a", b"b"),) * 1024},
         {"width": 1, "height": MAX_SIDE_PX, "coder": 7 << 3, "tiles": ((b"a", b""),) * 1024},
         {"tiles": ((b"", b""),)},
+        *({"flags": flags, "extras": EXTRAS[: (flags >> 1).bit_count()]} for flags in range(32)),
+        {"flags": 4, "extras": (b"?" * 9000,)},
         *({"tiles": ((b"a", bytes(CHUNK_BYTES + extra)),)} for extra in (-1, 0, 1, CHUNK_BYTES)),
     ],
 )
@@ -90,6 +94,7 @@ def test_extremes_that_are_valid(fields: dict[str, int]) -> None:
     assert stream.header.lanes == 1 << (frame.coder & 7)
     assert stream.header.tile == 16 << (frame.coder >> 3)
     assert tuple((tile.levels, tile.codes) for tile in stream.tiles) == frame.tiles
+    assert tuple(stream.extras.values()) == frame.extras
     assert parsed(data) == frame
     assert repaired(data) == data
 
@@ -97,9 +102,15 @@ def test_extremes_that_are_valid(fields: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        *(({"version": version}, VersionError) for version in (0, 1, 3, 0x82, 255)),
+        *(({"version": version}, VersionError) for version in (0, 1, 2, 4, 0x83, 255)),
         *(({"coder": coder}, CorruptError) for coder in (7, 7 << 3 | 7, 1 << 6, 1 << 7, 255)),
         *(({"quality": quality}, CorruptError) for quality in (0, 101, 255)),
+        *(({"flags": flags}, CorruptError) for flags in (32, 64, 128, 255)),
+        *(({"flags": flags}, StreamError) for flags in range(2, 32)),  # lacks its sections
+        ({"flags": 2, "extras": (b"",)}, CorruptError),
+        ({"flags": 8, "extras": (bytes((1 << 22) + 2),)}, CorruptError),
+        ({"flags": 4, "sizes": number(LARGEST) + b"\x06\x0a"}, TruncatedError),
+        ({"flags": 16, "sizes": number(LARGEST) + b"\x06\x0a"}, CorruptError),
         *(({side: 0}, CorruptError) for side in ("width", "height")),
         *(
             ({side: number(value, length)}, CorruptError)
@@ -144,6 +155,65 @@ def test_extremes_that_are_refused(fields: dict[str, int], error: type[StreamErr
     assert salvaged.levels_bytes + salvaged.codes_bytes <= len(data)
 
 
+LIMIT = 1 << 22
+ALPHA = 8 * 24 * 8 * 40
+
+
+def zeros(count: int) -> bytes:
+    """A zlib stream of that many zeros, about a thousandth as long."""
+    return zlib.compress(bytes(count), 9)
+
+
+@pytest.mark.parametrize(
+    ("place", "section"),
+    [
+        *((i, b"\2profile") for i in (0, 2, 3)),  # no such method
+        *((i, b"\1profile") for i in (0, 2, 3)),  # no zlib stream
+        *((i, b"\0") for i in (0, 2, 3)),
+        *((i, b"\1" + zeros(0)) for i in (0, 2, 3)),
+        *((i, b"\1" + zeros(9)[:-1]) for i in (0, 2, 3)),
+        *((i, b"\1" + zeros(9) + b"\0") for i in (0, 2, 3)),
+        *((i, b"\1" + zeros(LIMIT + 1)) for i in (0, 2, 3)),
+        (2, b"\1" + zeros(1 << 28)),
+        (1, b"\0\0"),
+        (1, b"\4" + zeros(ALPHA)),  # no such filter
+        (1, b"\0" + zeros(ALPHA)[:-1]),
+        (1, b"\0" + zeros(ALPHA) + b"\0"),
+        (1, b"\0" + zeros(ALPHA - 1)),
+        (1, b"\0" + zeros(ALPHA + 1)),
+        (1, b"\0" + zeros(1 << 28)),
+    ],
+    ids=lambda value: value if isinstance(value, int) else value[:12].hex() + f"-{len(value)}",
+)
+def test_wrong_extra_sections_are_refused_in_bounded_memory(
+    tiny: cwic.Codec, place: int, section: bytes
+) -> None:
+    """Under right checksums; a salvaged picture names the one that it lacks."""
+    frame = coded(tiny, *drawn(tiny, 24, 40), tile=64)
+    extras = tuple(section if i == place else good for i, good in enumerate(EXTRAS))
+    data = replace(frame, flags=0x1E, extras=extras).to_bytes()
+    stream = Stream.from_bytes(data)
+    with peak_below(4 * LIMIT), pytest.raises(CorruptError, match="the (ICC|alpha|EXIF|XMP).*; "):
+        Extras.read(stream)
+    with pytest.raises(CorruptError):
+        tiny.decode(data)
+    with peak_below(4 * LIMIT):
+        found = Extras.read(stream, salvage=True)
+    name = ("ICC profile", "alpha", "EXIF", "XMP")[place]
+    assert found.missing == (name,)
+    salvaged = tiny.salvage(data)
+    assert (salvaged.missing, salvaged.left_out) == ((name,), f"without {name}")
+    assert salvaged.image.mode == "RGBA"
+    assert salvaged.image.getchannel("A").getextrema() == ((255,) * 2 if place == 1 else (128,) * 2)
+
+
+def test_the_largest_metadata_that_is_read(tiny: cwic.Codec) -> None:
+    frame = coded(tiny, *drawn(tiny, 4, 4))
+    for section in (b"\1" + zeros(LIMIT), b"\0" + bytes(LIMIT)):
+        data = replace(frame, flags=2, extras=(section,)).to_bytes()
+        assert tiny.decode(data).info == {"icc_profile": bytes(LIMIT)}
+
+
 # ---- Claims of size -------------------------------------------------------------------------
 
 
@@ -186,8 +256,12 @@ def test_memory_of_a_lying_stream_is_bounded_by_its_pixels(
 # ---- Damage ---------------------------------------------------------------------------------
 
 
-def test_every_flipped_bit_of_a_real_stream_is_refused(codec: cwic.Codec, real: Frame) -> None:
-    data = bytearray(real.to_bytes())
+@pytest.mark.parametrize("extras", [(), EXTRAS], ids=["plain", "with extras"])
+def test_every_flipped_bit_of_a_real_stream_is_refused(
+    codec: cwic.Codec, real: Frame, extras: tuple[bytes, ...]
+) -> None:
+    frame = replace(real, flags=0x1F if extras else 0, extras=extras)
+    data = bytearray(frame.to_bytes())
     codec.read_codes(Stream.from_bytes(bytes(data)))
     assert len(real.tiles) == 2
     for place in range(8 * len(data)):

@@ -1,4 +1,4 @@
-"""Every Pillow mode becomes RGB by the stated rule; sizes, orientation, damage."""
+"""Every Pillow mode by the stated rule, what is carried, sizes, orientation, damage."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from cwic.errors import ImageError
-from cwic.image import as_rgb, crop_to, open_rgb, pad_to_multiple
+from cwic.extras import Extras
+from cwic.image import (
+    Picture,
+    as_image,
+    as_picture,
+    crop_to,
+    open_picture,
+    open_rgb,
+    pad_to_multiple,
+)
+from cwic.metadata import save_options, to_info
 
 
-def pixel(mode: str, value: object) -> list[int]:
-    return as_rgb(Image.new(mode, (2, 3), value))[0, 0].tolist()
+def as_rgb(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return as_picture(image).pixels
 
 
 @pytest.mark.parametrize(
@@ -28,11 +38,13 @@ def pixel(mode: str, value: object) -> list[int]:
         ("CMYK", (0, 0, 0, 0), [255, 255, 255]),
         ("YCbCr", (128, 128, 128), [128, 128, 128]),
         ("HSV", (0, 0, 200), [200, 200, 200]),
-        ("RGBA", (10, 20, 30, 255), [10, 20, 30]),
-        ("RGBA", (10, 20, 30, 0), [255, 255, 255]),
-        ("RGBA", (0, 0, 0, 128), [127, 127, 127]),
-        ("LA", (0, 0), [255, 255, 255]),
-        ("LA", (9, 255), [9, 9, 9]),
+        ("RGBX", (10, 20, 30, 40), [10, 20, 30]),
+        ("RGBA", (10, 20, 30, 255), [10, 20, 30, 255]),
+        ("RGBA", (10, 20, 30, 0), [10, 20, 30, 0]),
+        ("RGBa", (5, 10, 15, 128), [9, 19, 29, 128]),
+        ("LA", (7, 0), [7, 7, 7, 0]),
+        ("LA", (9, 255), [9, 9, 9, 255]),
+        ("La", (8, 128), [15, 15, 15, 128]),
         ("I;16", 0, [0, 0, 0]),
         ("I;16", 65535, [255, 255, 255]),
         ("I;16", 257 * 100 + 128, [100, 100, 100]),
@@ -42,7 +54,46 @@ def pixel(mode: str, value: object) -> list[int]:
     ],
 )
 def test_modes(mode: str, value: object, expected: list[int]) -> None:
-    assert pixel(mode, value) == expected
+    picture = as_picture(Image.new(mode, (2, 3), value))
+    alpha = picture.extras.alpha
+    assert picture.pixels[0, 0].tolist() == expected[:3]
+    assert (alpha is None) == (len(expected) == 3)
+    assert alpha is None or (alpha == expected[3]).all()
+    assert picture.grey == (mode[0] in "1LI")
+    assert picture.pixels.shape == (3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "clear", "restored"),
+    [
+        ("L", 7, 7, "LA"),
+        ("1", 1, 255, "LA"),
+        ("RGB", (1, 2, 3), (1, 2, 3), "RGBA"),
+        ("I;16", 700, 700, "LA"),
+    ],
+)
+def test_a_transparent_colour_becomes_alpha(
+    mode: str, value: object, clear: object, restored: str
+) -> None:
+    image = Image.new(mode, (2, 1), 0)
+    image.putpixel((0, 0), value)
+    image.info["transparency"] = clear
+    picture = as_picture(image)
+    assert picture.extras.alpha is not None
+    assert picture.extras.alpha.tolist() == [[0, 255]]
+    assert as_image(picture.pixels, picture.grey, picture.extras).mode == restored
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
+def test_a_picture_becomes_an_image_again(mode: str, photo: NDArray[np.uint8]) -> None:
+    image = Image.fromarray(photo[:40, :50]).convert(mode)
+    if mode.endswith("A"):
+        image.putalpha(Image.fromarray(photo[100:140, :50, 0]))
+    picture = as_picture(image)
+    restored = as_image(picture.pixels, picture.grey, picture.extras)
+    assert restored.mode == mode
+    assert np.array_equal(np.asarray(restored), np.asarray(image))
+    assert as_picture(picture) is picture
 
 
 def test_palettes_with_and_without_transparency(photo: NDArray[np.uint8]) -> None:
@@ -51,10 +102,11 @@ def test_palettes_with_and_without_transparency(photo: NDArray[np.uint8]) -> Non
     index = int(np.asarray(palette)[0, 0])
     out = io.BytesIO()
     palette.save(out, format="PNG", transparency=index)
-    clear = as_rgb(Image.open(io.BytesIO(out.getvalue())))
-    hole = np.asarray(palette) == index
-    assert (clear[hole] == 255).all()
-    assert np.array_equal(clear[~hole], np.array(palette.convert("RGB"))[~hole])
+    clear = as_picture(Image.open(io.BytesIO(out.getvalue())))
+    assert np.array_equal(clear.pixels, np.array(palette.convert("RGB")))
+    assert clear.extras.alpha is not None
+    assert np.array_equal(clear.extras.alpha == 0, np.asarray(palette) == index)
+    assert not clear.grey
 
 
 def test_floats_and_animations_are_refused() -> None:
@@ -81,16 +133,87 @@ def test_exif_orientation_is_applied(
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright.copy()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(open_rgb(tmp_path / "turned.png"), np.asarray(upright))
+    exif[0x010F] = "a maker"
+    xmp = b'<x tiff:Orientation="%d" dc:title="a"/>' % orientation
+    stored.putalpha(stored.getchannel("G"))
+    stored.save(tmp_path / "turned.webp", exif=exif, xmp=xmp, lossless=True, exact=True)
+    picture = open_picture(tmp_path / "turned.webp")
+    assert np.array_equal(picture.pixels, np.asarray(upright))
+    assert np.array_equal(picture.extras.alpha, np.asarray(upright)[..., 1])
+    carried = Image.Exif()
+    carried.load(picture.extras.metadata["exif"])
+    assert carried.get(0x0112, 1) == 1
+    assert carried[0x010F] == "a maker"
+    assert b'dc:title="a"' in picture.extras.metadata["xmp"]
+    assert (b"Orientation" in picture.extras.metadata["xmp"]) == (orientation == 1)
+
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF"])
+def test_metadata_is_carried_as_it_is(kind: str, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    """From a file and into a file again."""
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"Pillow without {kind}")
+    exif = Image.Exif()
+    exif[0x010F] = "a maker"
+    metadata = {"icc": ICC, "exif": exif.tobytes()[6:], "xmp": b"<x:xmpmeta/>"}
+    source = Image.fromarray(photo[:16, :16])
+    source.info = to_info(metadata)
+    path = tmp_path / "picture"
+    source.save(path, format=kind, **save_options(source, kind))
+    picture = open_picture(path)
+    assert picture.extras.metadata == metadata
+    restored = as_image(picture.pixels, picture.grey, picture.extras)
+    assert restored.info == source.info
+    restored.save(path, format=kind, **save_options(restored, kind))
+    assert open_picture(path).extras.metadata == metadata
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB", "RGB", "L", "RGBA"])
+def test_the_profile_of_other_channels_is_dropped(mode: str) -> None:
+    image = Image.new(mode, (2, 2))
+    image.info["icc_profile"] = ICC
+    image.info["xmp"] = b"<x/>"
+    kept = {"icc", "xmp"} if mode in ("RGB", "L", "RGBA") else {"xmp"}
+    assert as_picture(image).extras.metadata.keys() == kept
+
+
+@pytest.mark.parametrize(
+    "exif", [b"?", b"Exif\0\0", b"Exif\0\0II", b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\xff\xff\xff\xff"]
+)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
+def test_exif_that_cannot_be_read_is_carried_and_ignored(exif: bytes) -> None:
+    image = Image.new("RGB", (2, 3))
+    image.info["exif"] = exif
+    picture = as_picture(image)
+    assert picture.pixels.shape == (3, 2, 3)
+    assert picture.extras.metadata.get("exif", b"") == exif.removeprefix(b"Exif\0\0")
+
+
+def test_what_is_no_metadata_is_left_out() -> None:
+    image = Image.new("RGB", (2, 3))
+    image.info |= {"icc_profile": None, "exif": Image.Exif(), "xmp": b"", "dpi": (72, 72)}
+    assert as_picture(image).extras.metadata == {}
 
 
 def test_arrays() -> None:
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert np.array_equal(as_rgb(grey), np.dstack([grey] * 3))
+    for channels in (2, 3, 4):
+        array = np.arange(6 * channels, dtype=np.uint8).reshape(2, 3, channels)
+        picture = as_picture(array)
+        assert picture.grey == (channels == 2)
+        alpha = picture.extras.alpha
+        assert (alpha is None) == (channels == 3)
+        assert alpha is None or np.array_equal(alpha, array[..., -1])
+        assert (picture.pixels == (array[..., :1] if channels == 2 else array[..., :3])).all()
+    assert as_picture(grey).grey
     view = np.zeros((4, 6, 3), np.uint8)[:, ::2]
     assert as_rgb(view).flags["C_CONTIGUOUS"]
 
@@ -98,7 +221,7 @@ def test_arrays() -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((2, 2, 5), np.uint8),
         np.zeros((2, 2, 3), np.float32),
         np.zeros((2,), np.uint8),
         np.zeros((0, 2, 3), np.uint8),
@@ -136,6 +259,11 @@ def test_unreadable_files_are_named(kind: str, photo_path: Path, tmp_path: Path)
     with pytest.raises(ImageError, match=r"broken\.png .*; ") as error:
         open_rgb(path)
     assert "\n" not in str(error.value)
+
+
+def test_the_pixels_alone(photo_path: Path, photo: NDArray[np.uint8]) -> None:
+    assert np.array_equal(open_rgb(photo_path), photo)
+    assert open_picture(photo_path).extras == Extras() == Picture(photo).extras
 
 
 def test_pillows_pixel_limit_is_honoured(photo_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 import cwic
 from cwic.errors import UsageError
-from cwic.roi import position_weights
+from cwic.roi import parse_region, position_weights
 
 
 def test_a_mask_is_averaged_over_positions() -> None:
@@ -92,3 +93,20 @@ def test_a_region_composes_with_a_psnr(codec: cwic.Codec, photo: NDArray[np.uint
     picture = photo[64:192, 128:256]
     data = codec.encode(picture, psnr_db=27, roi=[(32, 32, 96, 96)])
     assert _psnr_db(np.asarray(codec.decode(data)), picture) >= 27
+
+
+def test_regions_are_parsed(tmp_path: Path) -> None:
+    assert parse_region([]) is None
+    assert parse_region(["1,2,3,4", "5,6,7.5,8"]) == [(1, 2, 3, 4), (5, 6, 7.5, 8)]
+    mask = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    parsed = parse_region([str(tmp_path / "mask.png")])
+    assert np.array_equal(np.asarray(parsed), mask)
+
+
+@pytest.mark.parametrize(
+    "words", [["1,2,3"], ["1,2,3,4,5"], ["1,2,3,4", "mask.png"], ["none.png"], ["1,-,3,4"], [""]]
+)
+def test_other_words_are_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"is no box; give|nor a mask: .*; check"):
+        parse_region(words)

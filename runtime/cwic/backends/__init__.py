@@ -24,6 +24,7 @@ def open_runner(
     *,
     precision: str | None = None,
     rebuild: bool = False,
+    threads: int = 0,
 ) -> Runner:
     """The runner for a backend's name; ``auto`` takes the best one that really runs.
 
@@ -33,6 +34,7 @@ def open_runner(
         precision: ``fp32``, ``fp16`` or ``int8``: that of the graphs or engines. None takes
             ``fp32`` graphs, and of the engines the most exact one that fits.
         rebuild: let the tensorrt backend build an engine that is missing or does not fit.
+        threads: of a graph that runs on the CPU; 0 leaves it to the backend.
 
     Raises:
         UsageError: unknown name.
@@ -40,10 +42,11 @@ def open_runner(
             precision shows when the graph is first used.
     """
     if backend == "auto":
-        return choose_runner(bundle, precision=precision, rebuild=rebuild).runner
+        found = openers(bundle, precision=precision, rebuild=rebuild, threads=threads)
+        return choose(bundle, found).runner
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}; use one of {', '.join(BACKENDS)}")
-    return openers(bundle, precision=precision, rebuild=rebuild)[backend]()
+    return openers(bundle, precision=precision, rebuild=rebuild, threads=threads)[backend]()
 
 
 def choose_runner(bundle: Bundle, *, precision: str | None = None, rebuild: bool = False) -> Choice:
@@ -52,7 +55,7 @@ def choose_runner(bundle: Bundle, *, precision: str | None = None, rebuild: bool
 
 
 def openers(
-    bundle: Bundle, *, precision: str | None = None, rebuild: bool = False
+    bundle: Bundle, *, precision: str | None = None, rebuild: bool = False, threads: int = 0
 ) -> dict[str, Callable[[], Runner]]:
     """What makes each backend's runner, in the order in which ``auto`` tries them."""
 
@@ -69,6 +72,6 @@ def openers(
     def cpu() -> Runner:
         from cwic.backends.onnxrt import OnnxRuntimeRunner
 
-        return OnnxRuntimeRunner(bundle, "cpu", precision=precision)
+        return OnnxRuntimeRunner(bundle, "cpu", precision=precision, threads=threads)
 
     return {"tensorrt": tensorrt, "cuda": cuda, "cpu": cpu}

@@ -11,12 +11,15 @@ from pathlib import Path
 TARGET = Path(__file__).with_name("container.hex")
 HEADER = [
     (b"\x89CWC", "magic"),
-    (b"\x02", "version 2"),
+    (b"\x03", "version 3"),
     (b"\x0a", "log2 of 4 lanes; log2 of 32 / 16 positions << 3"),
     (bytes(range(8)), "model_id"),
     (b"\x32", "quality 50"),
+    (b"\x06", "flags: colour, with an ICC profile and alpha"),
     (b"\xac\x02", "width 300: 38 positions, two tiles of 19"),
     (b"\x07", "height 7: 1 position"),
+    (b"\x08", "ICC profile: section of 8 bytes"),
+    (b"\x01", "alpha: section of 1 byte"),
     (b"\x06", "left tile: levels section of 6 bytes"),
     (b"\x0a", "codes section of 10 bytes"),
     (b"\x04", "right tile: levels section of 4 bytes"),
@@ -26,8 +29,10 @@ PARTS = [
     (HEADER, "the header"),
     ([(b"levels", "levels of the left tile")], "these levels"),
     ([(b"more", "levels of the right tile")], "these levels"),
+    ([(b"\0", "as it is:"), (b"profile", "ICC profile")], "this section"),
     ([(b"some codes", "codes of the left tile, chunk 0")], "this chunk"),
     ([(b"codes", "codes of the right tile, chunk 0")], "this chunk"),
+    ([(b"\xff", "opaque everywhere")], "this section"),
 ]
 
 

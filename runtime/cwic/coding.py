@@ -1,0 +1,178 @@
+"""Codes and levels of a picture to the sections of a stream and back, tile by tile.
+
+No network that sees pixels takes part: this is what any two machines agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic import rans
+from cwic.container import Sections, Stream
+from cwic.context import ContextModel, Intervals
+from cwic.errors import StreamError, UsageError
+from cwic.tiles import Tile, tile_grid
+
+__all__ = ["TILE", "Available", "MapCoder", "Modelled"]
+
+TILE = 128
+"""Longest side of a tile in positions: 1024 pixels."""
+_SYMBOLS_PER_LANE = 16_384
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Modelled: TypeAlias = tuple[Intervals, Intervals]
+"""Intervals of the levels and of the codes of a tile."""
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class Available:
+    """What can be read of a stream that was cut or damaged.
+
+    Attributes:
+        codes: uint8 [n/8, h, w].
+        levels: the level up to which the codes reach at each position, uint8 [h, w].
+        wanted: codes of each tile, by its number; None where the levels are lost.
+        reached: how many of them were read.
+    """
+
+    codes: Bytes
+    levels: Bytes
+    wanted: tuple[int | None, ...]
+    reached: tuple[int, ...]
+
+
+class MapCoder:
+    """Entropy coder of one model.
+
+    Args:
+        context: the entropy model.
+        threads: tiles that are coded at a time. On two cores more than one gains nothing: the
+            products inside a tile already use all cores.
+        tile: longest side of a tile that is written, in positions.
+    """
+
+    def __init__(self, context: ContextModel, threads: int = 1, tile: int = TILE) -> None:
+        if threads < 1:
+            raise UsageError(f"{threads} threads cannot code; use 1 or more")
+        self.context, self.threads, self.tile = context, threads, tile
+
+    def model(self, codes: Bytes, levels: Bytes) -> list[Modelled]:
+        """Intervals of every tile of codes uint8 [n/8, h, w] and levels uint8 [h, w]."""
+
+        def model(tile: Tile) -> Modelled:
+            rows, columns = tile.area
+            part = levels[rows, columns]
+            coded = self.context.codes.encode(codes[:, rows, columns], part)
+            return self.context.levels.encode(part), coded
+
+        return self._map(model, tile_grid(levels.shape[0], levels.shape[1], self.tile))
+
+    def sections(self, modelled: list[Modelled]) -> tuple[int, tuple[Sections, ...]]:
+        """The number of lanes, and the sections of every tile."""
+        lanes = _lanes(max(len(coded.freqs) for _, coded in modelled))
+        tiles = self._map(lambda m: Sections(m[0].to_bytes(1), m[1].to_bytes(lanes)), modelled)
+        return lanes, tuple(tiles)
+
+    def group_bits(self, modelled: list[Modelled]) -> NDArray[np.float64]:
+        """Ideal bits of each group of codes in all tiles, [L]."""
+        bits = np.sum([coded.pass_bits for _, coded in modelled], axis=0)
+        sums: NDArray[np.float64] = bits.reshape(self.context.codes.levels, -1).sum(axis=1)
+        return sums
+
+    def read(self, stream: Stream) -> tuple[Bytes, Bytes]:
+        """Codes uint8 [n/8, h, w] and levels uint8 [h, w] of a whole stream.
+
+        Raises:
+            StreamError: the sections are not what a writer writes.
+        """
+        lanes = stream.header.lanes
+
+        def read(job: tuple[Tile, Sections]) -> tuple[Bytes, Bytes]:
+            levels = self._levels(*job)
+            decoder = rans.Decoder(job[1].codes, lanes)
+            codes = self.context.codes.decode(decoder, levels)
+            decoder.finish()
+            return codes, levels
+
+        return self._assembled(stream, self._map(read, _jobs(stream)))
+
+    def read_available(self, stream: Stream) -> Available:
+        """What is intact: a tile whose codes end early keeps its whole passes."""
+
+        def read(job: tuple[Tile, Sections]) -> tuple[Bytes, Bytes, int | None]:
+            tile, sections = job
+            try:
+                levels = self._levels(tile, sections)
+            except StreamError:
+                return *self._nothing(tile.height, tile.width), None
+            return *self._intact(sections, levels, stream.header.lanes), self._count(levels)
+
+        parts = self._map(read, _jobs(stream))
+        codes, levels = self._assembled(stream, [part[:2] for part in parts])
+        reached = tuple(self._count(kept) for _, kept, _ in parts)
+        return Available(codes, levels, tuple(wanted for *_, wanted in parts), reached)
+
+    def _count(self, levels: Bytes) -> int:
+        return self.context.codes.size * int(levels.sum(dtype=np.int64))
+
+    def _nothing(self, height: int, width: int) -> tuple[Bytes, Bytes]:
+        codes = np.zeros((self.context.codes.n // 8, height, width), np.uint8)
+        return codes, np.zeros((height, width), np.uint8)
+
+    def _intact(self, sections: Sections, levels: Bytes, lanes: int) -> tuple[Bytes, Bytes]:
+        """Codes that can be read, and the level up to which they reach at each position."""
+        # A stream of 16-bit words may have been cut in the middle of one.
+        odd = (len(sections.codes) - rans.head_bytes(lanes)) % 2
+        try:
+            decoder = rans.Decoder(sections.codes[: len(sections.codes) - odd], lanes)
+            found = self.context.codes.decode_available(decoder, levels)
+            if sections.complete:
+                decoder.finish()  # checksums are right, so anything but the end is wrong codes
+        except StreamError:
+            return self._nothing(*levels.shape)
+        return found
+
+    def _levels(self, tile: Tile, sections: Sections) -> Bytes:
+        if sections.levels is None:
+            raise StreamError("a tile has no levels; fetch or encode it again")
+        decoder = rans.Decoder(sections.levels, 1)
+        levels = self.context.levels.decode(decoder, tile.height, tile.width)
+        decoder.finish()
+        return levels
+
+    def _assembled(
+        self, stream: Stream, parts: Iterable[tuple[Bytes, Bytes]]
+    ) -> tuple[Bytes, Bytes]:
+        """Codes and levels of the whole picture from those of its tiles."""
+        codes, levels = self._nothing(*stream.header.map_size)
+        for (tile, _), (own_codes, own_levels) in zip(_jobs(stream), parts, strict=True):
+            rows, columns = tile.area
+            codes[:, rows, columns], levels[rows, columns] = own_codes, own_levels
+        return codes, levels
+
+    def _map(self, work: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
+        """``work`` on every item, in threads where there are several."""
+        jobs = list(items)
+        if min(self.threads, len(jobs)) == 1:
+            return [work(job) for job in jobs]
+        with ThreadPoolExecutor(min(self.threads, len(jobs))) as pool:
+            return list(pool.map(work, jobs))
+
+
+def _jobs(stream: Stream) -> list[tuple[Tile, Sections]]:
+    height, width = stream.header.map_size
+    return list(zip(tile_grid(height, width, stream.header.tile), stream.tiles, strict=True))
+
+
+def _lanes(symbols: int) -> int:
+    """More lanes decode faster and cost about four bytes each: one per 16,384 symbols, up to 64."""
+    wanted = max(1, symbols // _SYMBOLS_PER_LANE)
+    return min(64, 1 << (wanted.bit_length() - 1))

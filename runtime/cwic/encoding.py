@@ -1,0 +1,192 @@
+"""A picture that has been through the encoder network: files of it at any rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic import tiled
+from cwic.backends import Runner
+from cwic.bundle import Bundle
+from cwic.coding import MapCoder, Modelled
+from cwic.container import Header, Stream
+from cwic.errors import UsageError
+from cwic.image import Picture
+from cwic.rate import DEFAULT_QUALITY, QualityScale, levels_from_importance
+from cwic.targets import Measured, refined, scale_for_budget, scale_for_psnr
+
+__all__ = ["Encoded", "Encoding", "Target"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded picture with what is worth knowing about it.
+
+    Attributes:
+        data: the ``.cwic`` stream.
+        levels: the importance levels that were coded, uint8 [h/8, w/8].
+        width_px, height_px: size of the picture.
+        scale: the rate factor s that was chosen.
+    """
+
+    data: bytes
+    levels: NDArray[np.uint8]
+    width_px: int
+    height_px: int
+    scale: float
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the whole file per pixel."""
+        return 8 * len(self.data) / (self.width_px * self.height_px)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What decides the rate: at most one of these.
+
+    Attributes:
+        quality: 1..100; 50 if nothing is given.
+        bpp: most bits per pixel of the file.
+        max_bytes: most bytes of the file.
+        psnr_db: least PSNR of the picture.
+    """
+
+    quality: float | None = None
+    bpp: float | None = None
+    max_bytes: int | None = None
+    psnr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in vars(self).values()) > 1:
+            raise UsageError(
+                "quality, bpp, max_bytes and psnr_db exclude each other; give one of them"
+            )
+        if self.psnr_db is not None and not 0 < self.psnr_db < 100:
+            raise UsageError(f"a PSNR of {self.psnr_db} dB is outside 0..100; use for example 32")
+        if self.bpp is not None and not self.bpp > 0:
+            raise UsageError(f"{self.bpp} bits per pixel are not positive; use for example 0.5")
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise UsageError(
+                f"a budget of {self.max_bytes} bytes holds nothing; use for example 20000"
+            )
+
+    def budget_bytes(self, pixels: int) -> int | None:
+        """Most bytes of a file of so many pixels; None if they are not what is asked for."""
+        if self.bpp is not None:
+            return int(min(self.bpp, 1e6) * pixels / 8)
+        return self.max_bytes
+
+
+class Encoding:
+    """Codes and importance of a picture, and the files that they make.
+
+    Args:
+        bundle, runner, coder, qualities: of the model.
+        picture: what was encoded.
+        extras: extra sections of the stream.
+        weights: factors of importance at each position, float [h, w]; None: no region.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        runner: Runner,
+        coder: MapCoder,
+        qualities: QualityScale,
+        picture: Picture,
+        extras: Mapping[str, bytes],
+        weights: NDArray[np.float64] | None,
+    ) -> None:
+        self._bundle, self._runner, self._coder = bundle, runner, coder
+        self._qualities, self._picture, self._extras = qualities, picture, extras
+        self._weights = weights
+        self._size = picture.height_px, picture.width_px
+        self._codes, self._importance = tiled.encode(
+            runner, picture.part, *self._size, bundle.stride
+        )
+
+    def reach(self, target: Target) -> Encoded:
+        """The file that meets a target.
+
+        Raises:
+            RateError: none does.
+            UsageError: a quality out of range.
+        """
+        if target.psnr_db is not None:
+            return self._reaching(target.psnr_db)
+        budget = target.budget_bytes(self._size[0] * self._size[1])
+        if budget is not None:
+            return self._within(budget)
+        quality = DEFAULT_QUALITY if target.quality is None else target.quality
+        importance = self._importance if self._weights is None else self._fine()
+        return self._at(self._qualities.scale(quality), importance)[0]
+
+    def _fine(self) -> NDArray[np.float64]:
+        """Importance without equal values, times the weights."""
+        fine = refined(self._importance)
+        return fine if self._weights is None else fine * self._weights
+
+    @property
+    def _highest_scale(self) -> float:
+        """Where a search stops; with weights, a large budget reaches the background too."""
+        weights = self._weights
+        lowest = 1.0 if weights is None else float(weights[weights > 0].min())
+        return self._qualities.highest / lowest
+
+    def _at(
+        self, scale: float, importance: NDArray[np.uint8] | NDArray[np.float64]
+    ) -> tuple[Encoded, list[Modelled]]:
+        levels = levels_from_importance(importance, scale, self._bundle.levels)
+        modelled = self._coder.model(self._codes, levels)
+        height_px, width_px = self._size
+        lanes, tiles = self._coder.sections(modelled)
+        header = Header(
+            width_px,
+            height_px,
+            self._bundle.model_id,
+            self._qualities.quality(scale),
+            lanes,
+            self._coder.tile,
+            self._picture.grey,
+            tuple(self._extras),
+        )
+        data = Stream(header, tiles, self._extras).to_bytes()
+        return Encoded(data, levels, width_px, height_px, scale), modelled
+
+    def _within(self, budget_bytes: int) -> Encoded:
+        fine, made = self._fine(), dict[float, Encoded]()
+
+        def measure(scale: float) -> Measured:
+            made[scale], modelled = self._at(scale, fine)
+            return Measured(len(made[scale].data), self._coder.group_bits(modelled))
+
+        group_size = self._bundle.n // self._bundle.levels
+        scale = scale_for_budget(
+            measure, budget_bytes, fine, self._bundle.levels, group_size, self._highest_scale
+        )
+        return made[scale]
+
+    def _reaching(self, psnr_db: float) -> Encoded:
+        fine = self._fine()
+
+        def measure(scale: float) -> float:
+            return self._psnr_db(levels_from_importance(fine, scale, self._bundle.levels))
+
+        return self._at(scale_for_psnr(measure, psnr_db, self._highest_scale), fine)[0]
+
+    def _psnr_db(self, levels: NDArray[np.uint8]) -> float:
+        """PSNR (RGB) of what the decoder network makes of the codes under some levels."""
+        squares = 0.0
+
+        def add(rows: slice, columns: slice, part: NDArray[np.uint8]) -> None:
+            nonlocal squares
+            error = part.astype(np.float32) - self._picture.part(rows, columns)
+            squares += float(np.square(error).sum(dtype=np.float64))
+
+        tiled.decode(self._runner, self._codes, levels, add, *self._size, self._bundle.stride)
+        mean = squares / (3 * self._size[0] * self._size[1])
+        return float(10 * np.log10(255**2 / max(mean, 1e-10)))

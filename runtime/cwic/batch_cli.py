@@ -13,6 +13,7 @@ import click
 
 from cwic import batch, container
 from cwic.backends import BACKENDS
+from cwic.image import allow_pixels
 from cwic.roi import BACKGROUND, parse_region
 from cwic.selection import Selection, make_folders, picture_suffixes, select, targets
 
@@ -118,6 +119,7 @@ def encode(
         "max_pixels": max_pixels,
         "metadata": ("icc",) if strip else True,  # colours need their profile
     }
+    allow_pixels(max_pixels)
     selection = select(inputs, picture_suffixes())
     pairs = targets(selection, output, _SUFFIX, _SUFFIX)
     if cluster is None:
@@ -167,6 +169,7 @@ def decode(
     IN is a .cwic file, a folder of them, or a pattern in quotes, such as 'in/**/*.cwic'.
     """
 
+    allow_pixels(max_pixels)  # to look at the results of an earlier run
     selection = select(inputs, (_SUFFIX,))
     # Beside photo.cwic may lie the photo.png that it was made from.
     pairs = targets(selection, output, ".png", ".restored.png")

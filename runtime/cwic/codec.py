@@ -28,7 +28,7 @@ from cwic.context import ContextModel
 from cwic.encoding import Encoded, Encoding, Target
 from cwic.errors import BundleError, ImageError, ModelMismatchError
 from cwic.extras import Extras
-from cwic.image import as_image, as_picture
+from cwic.image import Canvas, as_picture
 from cwic.rate import QualityScale
 from cwic.roi import BACKGROUND, position_weights
 
@@ -226,14 +226,10 @@ class Codec:
     def _picture(
         self, header: Header, codes: NDArray[np.uint8], levels: NDArray[np.uint8], extras: Extras
     ) -> Image.Image:
-        pixels = np.empty((header.height_px, header.width_px, 3), np.uint8)
-
-        def write(rows: slice, columns: slice, part: NDArray[np.uint8]) -> None:
-            pixels[rows, columns] = part
-
         size = header.height_px, header.width_px
-        tiled.decode(self.runner, codes, levels, write, *size, self.bundle.stride)
-        return as_image(pixels, header.grey, extras)
+        canvas = Canvas(*size, header.grey)
+        tiled.decode(self.runner, codes, levels, canvas.write, *size, self.bundle.stride)
+        return canvas.finished(extras)
 
     def _check_model(self, header: Header) -> None:
         if header.model_id != self.bundle.model_id:

@@ -17,7 +17,8 @@ F                     refused: its range is unknown
 
 The last column is the mode of the decoded picture. ICC profile, EXIF and XMP are carried as
 they are, but for the orientation: it is applied to the pixels and taken out of EXIF and XMP,
-as :func:`PIL.ImageOps.exif_transpose` does. Animations are refused.
+as :func:`PIL.ImageOps.exif_transpose` does. Animations are refused; of a JPEG with several
+pictures (MPO, as phones write) the first is taken.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from cwic.types import ImageLike
 
 __all__ = [
+    "Canvas",
     "Picture",
-    "as_image",
+    "allow_pixels",
     "as_picture",
     "crop_to",
     "open_picture",
@@ -48,6 +50,7 @@ __all__ = [
     "pad_to_multiple",
 ]
 
+_ORIENTATION = 0x0112
 _GREY_MODES = ("1", "L", "LA", "La")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _OTHER_COLOURS = ("CMYK", "YCbCr", "HSV", "LAB")
@@ -58,26 +61,65 @@ class Picture:
     """A picture as the codec takes it.
 
     Attributes:
-        pixels: uint8 [H, W, 3], RGB.
+        source: uint8 [H, W, 3], RGB, or a loaded Pillow image without alpha that becomes so
+            part by part: pixels of a large picture lie in memory once.
         grey: whether the three channels are equal and one is to be restored.
         extras: alpha and metadata.
     """
 
-    pixels: NDArray[np.uint8]
+    source: NDArray[np.uint8] | Image.Image
     grey: bool = False
     extras: Extras = field(default_factory=Extras)
 
     @property
-    def height_px(self) -> int:
-        return int(self.pixels.shape[0])
+    def width_px(self) -> int:
+        return self._size[0]
 
     @property
-    def width_px(self) -> int:
-        return int(self.pixels.shape[1])
+    def height_px(self) -> int:
+        return self._size[1]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """All of them, uint8 [H, W, 3]."""
+        return self.part(slice(0, self.height_px), slice(0, self.width_px))
 
     def part(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
-        """Pixels of some rows and columns, uint8 [h, w, 3]."""
-        return self.pixels[rows, columns]
+        """Pixels of some rows and columns inside the picture, uint8 [h, w, 3]."""
+        if isinstance(self.source, np.ndarray):
+            return self.source[rows, columns]
+        box = columns.start, rows.start, columns.stop, rows.stop
+        return np.array(self.source.crop(box).convert("RGB"))
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        if isinstance(self.source, np.ndarray):
+            return int(self.source.shape[1]), int(self.source.shape[0])
+        return self.source.size
+
+
+class Canvas:
+    """A picture that is made part by part.
+
+    Args:
+        height_px, width_px: its size.
+        grey: whether it has one channel, the luma of Pillow's ``convert("L")``.
+    """
+
+    def __init__(self, height_px: int, width_px: int, grey: bool) -> None:
+        self._image = Image.new("L" if grey else "RGB", (width_px, height_px))
+
+    def write(self, rows: slice, columns: slice, part: NDArray[np.uint8]) -> None:
+        """Put pixels, uint8 [h, w, 3], into some rows and columns."""
+        piece = Image.fromarray(np.ascontiguousarray(part)).convert(self._image.mode)
+        self._image.paste(piece, (columns.start, rows.start))
+
+    def finished(self, extras: Extras) -> Image.Image:
+        """The picture with its alpha and metadata: mode L, LA, RGB or RGBA."""
+        if extras.alpha is not None:
+            self._image.putalpha(Image.fromarray(extras.alpha))
+        self._image.info.update(to_info(extras.metadata))
+        return self._image
 
 
 def open_picture(path: str | Path) -> Picture:
@@ -110,6 +152,12 @@ def open_rgb(path: str | Path) -> NDArray[np.uint8]:
     return open_picture(path).pixels
 
 
+def allow_pixels(count: int) -> None:
+    """Raise Pillow's limit for this whole process, so that files of so many pixels open."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, count)
+
+
 def _check_pixels(picture: Image.Image) -> None:
     """Refuse what Pillow only warns of: turning warnings into errors is not thread-safe."""
     limit = Image.MAX_IMAGE_PIXELS
@@ -132,7 +180,7 @@ def as_picture(image: ImageLike, name: str = "the picture") -> Picture:
         return image
     if isinstance(image, np.ndarray):
         return _from_array(image, name)
-    if getattr(image, "n_frames", 1) > 1:
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise ImageError(f"{name} is animated; extract one frame first")
     if image.mode == "F":
         raise ImageError(f"{name} has floating-point pixels (mode F); convert it to 8 bit first")
@@ -148,20 +196,25 @@ def as_picture(image: ImageLike, name: str = "the picture") -> Picture:
             channels.append(np.where(wide == clear, 0, 255).astype(np.uint8))
         array = np.dstack(channels)
     else:
-        mode = "L" if image.mode in _GREY_MODES else "RGB"
-        if image.mode in _ALPHA_MODES or clear is not None:
-            mode += "A"
+        grey = image.mode in _GREY_MODES
+        plain = image.mode not in _ALPHA_MODES and clear is None
+        mode = ("L" if grey else "RGB") + ("" if plain else "A")
         try:
-            array = np.array(image.convert(mode))
+            image.crop((0, 0, 1, 1)).convert(mode)
         except ValueError as exc:
             raise ImageError(f"{name} has mode {image.mode} ({exc}); convert it to RGB") from exc
+        if plain:
+            return Picture(image, grey, Extras(None, metadata))
+        array = np.array(image.convert(mode))
     picture = _from_array(array, name)
-    return Picture(picture.pixels, picture.grey, Extras(picture.extras.alpha, metadata))
+    return Picture(picture.source, picture.grey, Extras(picture.extras.alpha, metadata))
 
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
+        if image.getexif().get(_ORIENTATION, 1) == 1:
+            return image  # the other way copies it
         return ImageOps.exif_transpose(image)
     except (AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error):
         return image  # EXIF that Pillow cannot read is carried, and says nothing
@@ -186,20 +239,6 @@ def _from_array(array: NDArray[np.generic], name: str) -> Picture:
         grey,
         Extras(np.ascontiguousarray(alpha[..., 0], np.uint8) if alpha.size else None),
     )
-
-
-def as_image(pixels: NDArray[np.uint8], grey: bool, extras: Extras) -> Image.Image:
-    """A Pillow image, mode L, LA, RGB or RGBA, of pixels uint8 [H, W, 3] and their extras.
-
-    A grey picture is the luma of Pillow's ``convert("L")``.
-    """
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if grey:
-        image = image.convert("L")
-    if extras.alpha is not None:
-        image.putalpha(Image.fromarray(extras.alpha))
-    image.info.update(to_info(extras.metadata))
-    return image
 
 
 def pad_to_multiple(picture: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:

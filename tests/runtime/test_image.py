@@ -13,8 +13,8 @@ from PIL import Image, ImageCms
 from cwic.errors import ImageError
 from cwic.extras import Extras
 from cwic.image import (
+    Canvas,
     Picture,
-    as_image,
     as_picture,
     crop_to,
     open_picture,
@@ -26,6 +26,15 @@ from cwic.metadata import save_options, to_info
 
 def as_rgb(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
     return as_picture(image).pixels
+
+
+def _restored(picture: Picture) -> Image.Image:
+    """The picture put together again from two parts."""
+    canvas = Canvas(picture.height_px, picture.width_px, picture.grey)
+    columns = slice(0, picture.width_px)
+    for rows in (slice(1, picture.height_px), slice(0, 1)):
+        canvas.write(rows, columns, picture.part(rows, columns))
+    return canvas.finished(picture.extras)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +90,7 @@ def test_a_transparent_colour_becomes_alpha(
     picture = as_picture(image)
     assert picture.extras.alpha is not None
     assert picture.extras.alpha.tolist() == [[0, 255]]
-    assert as_image(picture.pixels, picture.grey, picture.extras).mode == restored
+    assert _restored(picture).mode == restored
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
@@ -90,7 +99,7 @@ def test_a_picture_becomes_an_image_again(mode: str, photo: NDArray[np.uint8]) -
     if mode.endswith("A"):
         image.putalpha(Image.fromarray(photo[100:140, :50, 0]))
     picture = as_picture(image)
-    restored = as_image(picture.pixels, picture.grey, picture.extras)
+    restored = _restored(picture)
     assert restored.mode == mode
     assert np.array_equal(np.asarray(restored), np.asarray(image))
     assert as_picture(picture) is picture
@@ -169,7 +178,7 @@ def test_metadata_is_carried_as_it_is(kind: str, photo: NDArray[np.uint8], tmp_p
     source.save(path, format=kind, **save_options(source, kind))
     picture = open_picture(path)
     assert picture.extras.metadata == metadata
-    restored = as_image(picture.pixels, picture.grey, picture.extras)
+    restored = _restored(picture)
     assert restored.info == source.info
     restored.save(path, format=kind, **save_options(restored, kind))
     assert open_picture(path).extras.metadata == metadata
@@ -270,3 +279,25 @@ def test_pillows_pixel_limit_is_honoured(photo_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ImageError, match="MAX_IMAGE_PIXELS"):
         open_rgb(photo_path)
+
+
+def test_parts_of_a_picture_are_its_pixels(photo_path: Path, photo: NDArray[np.uint8]) -> None:
+    for picture in (open_picture(photo_path), Picture(photo)):
+        assert (picture.width_px, picture.height_px) == (768, 512)
+        assert np.array_equal(picture.part(slice(3, 70), slice(700, 768)), photo[3:70, 700:])
+        assert np.array_equal(picture.pixels, photo)
+
+
+def test_a_large_picture_is_not_copied(photo_path: Path) -> None:
+    with Image.open(photo_path) as image:
+        assert as_picture(image).source is image
+
+
+def test_of_several_pictures_in_a_jpeg_the_first_is_taken(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (40, 30), c) for c in ("red", "blue"))
+    first.save(tmp_path / "two.mpo", format="MPO", save_all=True, append_images=[second])
+    (tmp_path / "two.mpo").rename(tmp_path / "two.jpg")
+    red = open_rgb(tmp_path / "two.jpg")
+    assert red.shape == (30, 40, 3)
+    assert red[..., 0].min() > 200
+    assert red[..., 2].max() < 60

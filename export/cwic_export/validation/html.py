@@ -23,17 +23,25 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>Validation of {{ report.name }}</title>
 <style>
-body { font: 15px/1.4 sans-serif; margin: 2em; color: #222; background: #fff }
-table { border-collapse: collapse; margin: .5em 0 }
-th, td { border: 1px solid #bbb; padding: .2em .6em; text-align: left }
-th { background: #eee }
+:root { --paper: #fff; --ink: #222; --rule: #bbb; --head: #eee; --good: #06602a; --bad: #a80000 }
+@media (prefers-color-scheme: dark) { :root {
+ --paper: #16191d; --ink: #e3e6e9; --rule: #4a525b; --head: #262c33; --good: #5fd08d; --bad: #ff8a80
+} }
+body { font: 15px/1.4 sans-serif; margin: 1em auto; padding: 0 1em; max-width: 76em;
+ color: var(--ink); background: var(--paper); overflow-wrap: anywhere }
+h1 { font-size: 1.6em } h2 { font-size: 1.25em; margin: 1.6em 0 .4em } h3 { font-size: 1em }
+table { border-collapse: collapse; margin: .5em 0; overflow-wrap: normal }
+th, td { border: 1px solid var(--rule); padding: .2em .6em; text-align: left; white-space: nowrap }
+th { background: var(--head) }
 .scroll { overflow-x: auto }
-.passed { color: #06602a } .differs, .error { color: #a80000; font-weight: bold }
-figure { display: inline-block; margin: 0 1em 1em 0; vertical-align: top }
-img { image-rendering: pixelated; width: 288px; max-width: 100%; display: block }
+.passed { color: var(--good) } .differs, .error { color: var(--bad); font-weight: bold }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9em, 1fr)); gap: 1em }
+figure { margin: 0; max-width: 288px }
+img { image-rendering: pixelated; width: 100%; display: block }
 figcaption, .note { font-size: 13px; max-width: 70em }
 </style>
 </head>
@@ -46,7 +54,7 @@ figcaption, .note { font-size: 13px; max-width: 70em }
 </ul>{% endif %}
 {% for table in tables %}
 <h2>{{ table.title }}</h2>
-<div class="scroll"><table>
+<div class="scroll" role="region" tabindex="0" aria-label="{{ table.title }}"><table>
 <tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in table.rows %}<tr>{% for cell in row %}
 <td{% if cell in ("passed", "differs", "error") %} class="{{ cell }}"{% endif %}>{{ cell }}</td>
@@ -57,9 +65,10 @@ figcaption, .note { font-size: 13px; max-width: 70em }
 {% if shown %}<h2>Where the artefacts differ most</h2>{% endif %}
 {% for group in shown %}
 <h3>{{ group.title }}</h3>
-{% for figure in group.figures %}<figure><img src="{{ figure.source }}" alt="{{ figure.caption }}">
+<div class="figures">{% for figure in group.figures %}<figure>
+<img src="{{ figure.source }}" alt="{{ figure.caption }}">
 <figcaption>{{ figure.caption }}</figcaption></figure>
-{% endfor %}{% endfor %}
+{% endfor %}</div>{% endfor %}
 <p>Pictures: {{ report.pictures | join(", ") }}.</p>
 </body>
 </html>

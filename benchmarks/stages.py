@@ -87,7 +87,7 @@ def stopwatch(codec: cwic.Codec) -> Iterator[Stopwatch]:
     context, watch = codec.context, Stopwatch()
     calls: list[tuple[str, Any, Sequence[str]]] = [
         ("network", codec.runner, ("encode", "decode")),
-        ("coding", codec, ("write_stream", "read_codes")),
+        ("coding", codec.coder, ("write", "read")),
         ("context", context.codes, ("encode", "decode")),
         ("levels", context.levels, ("encode", "decode")),
         ("rans", rans, ("encode",)),

@@ -181,10 +181,11 @@ class Codec:
         scale: float,
     ) -> bytes:
         """Entropy-code codes uint8 [n/8, h, w] and levels uint8 [h, w] into a stream."""
-        lanes, tiles = self.coder.sections(self.coder.model(codes, levels))
+        written = self.coder.write(codes, levels)
         quality = self.qualities.quality(scale)
-        header = Header(width_px, height_px, self.bundle.model_id, quality, lanes, self.coder.tile)
-        return Stream(header, tiles).to_bytes()
+        lanes, tile = written.lanes, self.coder.tile
+        header = Header(width_px, height_px, self.bundle.model_id, quality, lanes, tile)
+        return Stream(header, written.tiles).to_bytes()
 
     def decode(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
         """Restore a picture, mode L, LA, RGB or RGBA.

@@ -15,21 +15,34 @@ from numpy.typing import NDArray
 
 from cwic import rans
 from cwic.container import Sections, Stream
-from cwic.context import ContextModel, Intervals
+from cwic.context import ContextModel
 from cwic.errors import StreamError, UsageError
 from cwic.tiles import Tile, tile_grid
 
-__all__ = ["TILE", "Available", "MapCoder", "Modelled"]
+__all__ = ["TILE", "Available", "MapCoder", "Written"]
 
 TILE = 128
 """Longest side of a tile in positions: 1024 pixels."""
 _SYMBOLS_PER_LANE = 16_384
 
 Bytes: TypeAlias = NDArray[np.uint8]
-Modelled: TypeAlias = tuple[Intervals, Intervals]
-"""Intervals of the levels and of the codes of a tile."""
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A coded map.
+
+    Attributes:
+        lanes: rANS lanes of each codes section.
+        tiles: the sections of every tile, by rows of tiles.
+        group_bits: ideal bits of each group of codes in all tiles, [L].
+    """
+
+    lanes: int
+    tiles: tuple[Sections, ...]
+    group_bits: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -64,28 +77,23 @@ class MapCoder:
             raise UsageError(f"{threads} threads cannot code; use 1 or more")
         self.context, self.threads, self.tile = context, threads, tile
 
-    def model(self, codes: Bytes, levels: Bytes) -> list[Modelled]:
-        """Intervals of every tile of codes uint8 [n/8, h, w] and levels uint8 [h, w]."""
+    def write(self, codes: Bytes, levels: Bytes) -> Written:
+        """Code codes uint8 [n/8, h, w] and levels uint8 [h, w]."""
+        grid = tile_grid(levels.shape[0], levels.shape[1], self.tile)
+        # From the largest tile, before any is modelled: only those at work are in memory.
+        lanes = _lanes(max(self._count(levels[tile.area]) for tile in grid))
 
-        def model(tile: Tile) -> Modelled:
+        def write(tile: Tile) -> tuple[Sections, NDArray[np.float64]]:
             rows, columns = tile.area
             part = levels[rows, columns]
             coded = self.context.codes.encode(codes[:, rows, columns], part)
-            return self.context.levels.encode(part), coded
+            map_ = self.context.levels.encode(part)
+            bits = coded.pass_bits.reshape(self.context.codes.levels, -1).sum(axis=1)
+            return Sections(map_.to_bytes(1), coded.to_bytes(lanes)), bits
 
-        return self._map(model, tile_grid(levels.shape[0], levels.shape[1], self.tile))
-
-    def sections(self, modelled: list[Modelled]) -> tuple[int, tuple[Sections, ...]]:
-        """The number of lanes, and the sections of every tile."""
-        lanes = _lanes(max(len(coded.freqs) for _, coded in modelled))
-        tiles = self._map(lambda m: Sections(m[0].to_bytes(1), m[1].to_bytes(lanes)), modelled)
-        return lanes, tuple(tiles)
-
-    def group_bits(self, modelled: list[Modelled]) -> NDArray[np.float64]:
-        """Ideal bits of each group of codes in all tiles, [L]."""
-        bits = np.sum([coded.pass_bits for _, coded in modelled], axis=0)
-        sums: NDArray[np.float64] = bits.reshape(self.context.codes.levels, -1).sum(axis=1)
-        return sums
+        tiles = self._map(write, grid)
+        bits: NDArray[np.float64] = np.sum([bits for _, bits in tiles], axis=0)
+        return Written(lanes, tuple(sections for sections, _ in tiles), bits)
 
     def read(self, stream: Stream) -> tuple[Bytes, Bytes]:
         """Codes uint8 [n/8, h, w] and levels uint8 [h, w] of a whole stream.

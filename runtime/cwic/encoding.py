@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cwic import tiled
 from cwic.backends import Runner
 from cwic.bundle import Bundle
-from cwic.coding import MapCoder, Modelled
+from cwic.coding import MapCoder
 from cwic.container import Header, Stream
 from cwic.errors import UsageError
 from cwic.image import Picture
@@ -139,30 +139,30 @@ class Encoding:
 
     def _at(
         self, scale: float, importance: NDArray[np.uint8] | NDArray[np.float64]
-    ) -> tuple[Encoded, list[Modelled]]:
+    ) -> tuple[Encoded, Measured]:
         levels = levels_from_importance(importance, scale, self._bundle.levels)
-        modelled = self._coder.model(self._codes, levels)
+        written = self._coder.write(self._codes, levels)
         height_px, width_px = self._size
-        lanes, tiles = self._coder.sections(modelled)
         header = Header(
             width_px,
             height_px,
             self._bundle.model_id,
             self._qualities.quality(scale),
-            lanes,
+            written.lanes,
             self._coder.tile,
             self._picture.grey,
             tuple(self._extras),
         )
-        data = Stream(header, tiles, self._extras).to_bytes()
-        return Encoded(data, levels, width_px, height_px, scale), modelled
+        data = Stream(header, written.tiles, self._extras).to_bytes()
+        encoded = Encoded(data, levels, width_px, height_px, scale)
+        return encoded, Measured(len(data), written.group_bits)
 
     def _within(self, budget_bytes: int) -> Encoded:
         fine, made = self._fine(), dict[float, Encoded]()
 
         def measure(scale: float) -> Measured:
-            made[scale], modelled = self._at(scale, fine)
-            return Measured(len(made[scale].data), self._coder.group_bits(modelled))
+            made[scale], measured = self._at(scale, fine)
+            return measured
 
         group_size = self._bundle.n // self._bundle.levels
         scale = scale_for_budget(

@@ -1,0 +1,91 @@
+"""What the beginning of a file is worth: cut files against files of that size.
+
+``python -m benchmarks.progressive --images 'kodak/*.png' -o RESULT.json``
+
+Each picture is encoded once at a high quality; the file is cut at a share of its bytes and
+decoded as far as it goes. Beside it stands a file that was encoded for those bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+import cwic
+from benchmarks import environment
+from benchmarks.bd import METRICS, delta_rate
+from benchmarks.metrics import ms_ssim, psnr_db
+from cwic.errors import CwicError
+from cwic.files import write_bytes
+from cwic.image import open_rgb
+from cwic_training.data import find_pictures
+
+__all__ = ["SHARES", "measured"]
+
+SHARES = (0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+QUALITY = 80
+Bytes = NDArray[np.uint8]
+
+
+def measured(codec: cwic.Codec, pictures: list[Bytes], quality: int = QUALITY) -> dict[str, Any]:
+    """Curves of cut files and of files of their sizes, and the BD-rate between them."""
+    files = [codec.encode(picture, quality=quality) for picture in pictures]
+    curves: dict[str, list[dict[str, Any]]] = {"cut": [], "encoded for the size": []}
+    for share in SHARES:
+        cut = [data[: round(share * len(data))] for data in files]
+        seen = [np.asarray(codec.salvage(data).image) for data in cut]
+        made = [
+            np.asarray(codec.decode(codec.encode(p, max_bytes=len(data))))
+            for p, data in zip(pictures, cut, strict=True)
+        ]
+        bpp = fmean(
+            8 * len(c) / (p.shape[0] * p.shape[1]) for c, p in zip(cut, pictures, strict=True)
+        )
+        for name, shown in zip(curves, (seen, made), strict=True):
+            pairs = list(zip(pictures, shown, strict=True))
+            curves[name].append(
+                {
+                    "setting": share,
+                    "bpp": round(bpp, 5),
+                    "psnr_db": round(fmean(psnr_db(a, b) for a, b in pairs), 4),
+                    "ms_ssim": round(fmean(ms_ssim(a, b) for a, b in pairs), 6),
+                }
+            )
+    cut_curve, own = curves.values()
+    return {
+        "quality": quality,
+        "curves": curves,
+        "bd_rate_of_cutting": {key: delta_rate(own, cut_curve, key) for key in METRICS},
+    }
+
+
+@click.command()
+@click.option("--images", required=True, help="Glob of pictures.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+def main(images: str, output: Path) -> None:
+    """Measure, write JSON, print the curves."""
+    paths = find_pictures(images, "--images")
+    codec = cwic.load()
+    try:
+        found = measured(codec, [open_rgb(path) for path in paths])
+    except CwicError as exc:
+        raise click.ClickException(str(exc)) from exc
+    result = {
+        **environment.describe(),
+        "model_id": codec.bundle.model_id.hex(),
+        "pictures": [path.name for path in paths],
+        **found,
+    }
+    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    click.echo(json.dumps(result["curves"], indent=1))
+    click.echo(result["bd_rate_of_cutting"])
+
+
+if __name__ == "__main__":
+    main()

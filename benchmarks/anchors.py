@@ -52,18 +52,20 @@ def _rate(value: float) -> dict[str, Any]:
 _BPP = [0.05 * 1.08**i for i in range(52)]
 
 _JPEG = {"format": "JPEG", "optimize": True}
-_JPEG_POINTS = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90)
-_RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7)
+_JPEG_POINTS = (5, 10, 15, 20, 30, 45, 60, 75, 88)
+_RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.9, 1.3)
 
 ANCHORS = (
     Anchor("JPEG", range(1, 96), _quality, {**_JPEG, "subsampling": "4:2:0"}, _JPEG_POINTS),
-    Anchor("JPEG 4:4:4", range(1, 96), _quality, {**_JPEG, "subsampling": "4:4:4"}, _JPEG_POINTS),
+    Anchor(
+        "JPEG 4:4:4", range(1, 96), _quality, {**_JPEG, "subsampling": "4:4:4"}, _JPEG_POINTS[1::2]
+    ),
     Anchor(
         "WebP",
         range(101),
         _quality,
         {"format": "WEBP", "method": 6},
-        (0, 10, 20, 30, 40, 50, 60, 70, 80, 90),
+        (0, 10, 22, 36, 50, 65, 78, 88),
     ),
     Anchor(
         "JPEG 2000",
@@ -72,20 +74,20 @@ ANCHORS = (
         {"format": "JPEG2000", "irreversible": True, "mct": 1},
         _RATES,
     ),
-    Anchor("JPEG 2000 defaults", _BPP, _rate, {"format": "JPEG2000"}, _RATES),
+    Anchor("JPEG 2000 defaults", _BPP, _rate, {"format": "JPEG2000"}, _RATES[1::2]),
     Anchor(
         "AVIF",
         range(10, 96),
         _quality,
         {"format": "AVIF", "speed": 6},
-        (15, 25, 35, 45, 55, 65, 75, 85),
+        (15, 27, 39, 51, 63, 75, 85),
     ),
     Anchor(
         "JPEG XL",
         range(1, 96),
         _quality,
         {"format": "JXL"},
-        (1, 5, 10, 20, 30, 45, 60, 75, 85),
+        (1, 8, 18, 30, 45, 60, 75, 85),
     ),
 )
 """JPEG is Pillow's with optimised tables; JPEG 2000 is OpenJPEG with the 9/7 wavelet and a colour

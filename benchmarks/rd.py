@@ -32,7 +32,7 @@ __all__ = ["measure", "point_at"]
 
 Pixels = NDArray[np.uint8]
 
-_QUALITIES = (1, 8, 15, 22, 30, 38, 46, 54, 62, 70, 80, 90, 100)
+_QUALITIES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,8 @@ class Library:
         config = builder.create_builder_config()
         # So that the engine inspector can say what became of every layer.
         config.profiling_verbosity = self.module.ProfilingVerbosity.DETAILED
+        # It would round the inputs of fp32 convolutions to 10 bits; who wants that asks for fp16.
+        config.clear_flag(self.module.BuilderFlag.TF32)
         if self.ahead_of_time:
             rtx: Any = config  # the stubs are TensorRT's
             rtx.num_compute_capabilities = 1

@@ -432,7 +432,13 @@ def test_a_builder_that_fails_says_what_the_library_said(rtx: Library, failing: 
     module: Any = SimpleNamespace(
         **{
             name: getattr(rtx.module, name)
-            for name in ("OnnxParser", "ComputeCapability", "ProfilingVerbosity", "ILogger")
+            for name in (
+                "OnnxParser",
+                "ComputeCapability",
+                "ProfilingVerbosity",
+                "BuilderFlag",
+                "ILogger",
+            )
         }
     )
     module.Builder = lambda logger: Failing(rtx.module.Builder(logger), logger)

@@ -35,6 +35,12 @@ def test_the_library_that_is_here(rtx: Library) -> None:
     assert (rtx.ahead_of_time, rtx.has_timing_cache, rtx.has_plugins) == (True, False, False)
 
 
+def test_fp32_is_fp32(rtx: Library) -> None:
+    with rtx.messages_to(lambda severity, message: None) as logger:
+        config = rtx.new_config(rtx.module.Builder(logger), "86")
+        assert not config.get_flag(rtx.module.BuilderFlag.TF32)
+
+
 @pytest.mark.parametrize("kind", [None, "tensorrt", "tensorrt-rtx"])
 def test_nothing_is_installed(none: pytest.MonkeyPatch, kind: Kind | None) -> None:
     assert installed() == []

@@ -49,7 +49,8 @@ def _gains() -> str:
         f"Against the first release, whose codes were predicted by tables of 12 chosen bits and "
         f"whose training counted codes, whole Kodak files change by {shown} at equal quality "
         "(`python -m benchmarks.bd benchmarks/results/kodak-tables.json "
-        "benchmarks/results/kodak.json`): entropy model and the 5,000 steps of training together."
+        "benchmarks/results/kodak.json`): entropy model, decision feedback and 16,500 steps of "
+        "training together."
     )
 
 

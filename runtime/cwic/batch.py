@@ -135,7 +135,14 @@ class Summary:
             self.pixels += result.width_px * result.height_px
 
 
-def open_codec(model: Path | None = None, backend: str = "auto", *, jobs: int = 1) -> Codec:
+def open_codec(
+    model: Path | None = None,
+    backend: str = "auto",
+    *,
+    precision: str | None = None,
+    rebuild: bool = False,
+    jobs: int = 1,
+) -> Codec:
     """A codec for ``jobs`` files at a time: on the CPU they share its cores.
 
     One job takes all cores for its network. With several each takes its part: a core that
@@ -146,7 +153,8 @@ def open_codec(model: Path | None = None, backend: str = "auto", *, jobs: int = 
     """
     bundle = Bundle.load(model)
     threads = 0 if jobs == 1 else max(1, len(os.sched_getaffinity(0)) // jobs)
-    return Codec(bundle, open_runner(bundle, backend, threads=threads))
+    runner = open_runner(bundle, backend, precision=precision, rebuild=rebuild, threads=threads)
+    return Codec(bundle, runner)
 
 
 def run(

@@ -39,6 +39,12 @@ _OPTIONS = (
     click.option("--model", type=click.Path(path_type=Path), help="Bundle folder."),
     click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True),
     click.option(
+        "--precision",
+        type=click.Choice(("fp32", "fp16", "int8")),
+        help="Of the graphs or engines; default fp32, and the most exact engine.",
+    ),
+    click.option("--rebuild", is_flag=True, help="Build an engine that is missing or stale."),
+    click.option(
         "--max-pixels",
         default=container.DEFAULT_MAX_PIXELS,
         show_default=True,
@@ -92,6 +98,8 @@ def encode(
     output: Path | None,
     model: Path | None,
     backend: str,
+    precision: str | None,
+    rebuild: bool,
     max_pixels: int,
     jobs: int,
     resume: bool,
@@ -123,7 +131,7 @@ def encode(
     selection = select(inputs, picture_suffixes())
     pairs = targets(selection, output, _SUFFIX, _SUFFIX)
     if cluster is None:
-        codec = batch.open_codec(model, backend, jobs=jobs)
+        codec = batch.open_codec(model, backend, precision=precision, rebuild=rebuild, jobs=jobs)
         work = partial(batch.encode_files, codec, pairs, jobs=jobs, resume=resume, **options)
     else:
         from cwic.cluster import encode_files
@@ -134,6 +142,7 @@ def encode(
             pairs,
             model=model,
             backend=backend,
+            precision=precision,
             workers=jobs,
             resume=resume,
             **options,
@@ -158,6 +167,8 @@ def decode(
     output: Path | None,
     model: Path | None,
     backend: str,
+    precision: str | None,
+    rebuild: bool,
     max_pixels: int,
     jobs: int,
     resume: bool,
@@ -173,7 +184,7 @@ def decode(
     selection = select(inputs, (_SUFFIX,))
     # Beside photo.cwic may lie the photo.png that it was made from.
     pairs = targets(selection, output, ".png", ".restored.png")
-    codec = batch.open_codec(model, backend, jobs=jobs)
+    codec = batch.open_codec(model, backend, precision=precision, rebuild=rebuild, jobs=jobs)
     make_folders(selection, pairs)
     _report(
         partial(

@@ -45,6 +45,7 @@ def encode_files(
     *,
     model: Path | None = None,
     backend: str = "auto",
+    precision: str | None = None,
     workers: int = 1,
     batch_size: int = _BATCH,
     resume: bool = False,
@@ -61,6 +62,7 @@ def encode_files(
         model: bundle folder; None takes the one in the package.
         backend: one of :data:`cwic.backends.BACKENDS`; each worker takes one core, and with
             ``cuda`` or ``tensorrt`` a GPU.
+        precision: see :func:`cwic.backends.open_runner`.
         workers: at most this many processes.
         batch_size: pictures that are handed out at a time.
         resume, on_result, options: as for :func:`cwic.batch.encode_files`.
@@ -76,6 +78,7 @@ def encode_files(
     settings = {
         "model": None if model is None else model.absolute(),
         "backend": backend,
+        "precision": precision,
         "resume": resume,
         "options": options,
     }
@@ -109,10 +112,16 @@ class _Encoder:
     """A worker: opens the model once, and encodes batches of paths."""
 
     def __init__(
-        self, model: Path | None, backend: str, resume: bool, options: EncodeOptions
+        self,
+        model: Path | None,
+        backend: str,
+        precision: str | None,
+        resume: bool,
+        options: EncodeOptions,
     ) -> None:
         bundle = Bundle.load(model)
-        self._codec = Codec(bundle, open_runner(bundle, backend, threads=1))
+        runner = open_runner(bundle, backend, precision=precision, threads=1)
+        self._codec = Codec(bundle, runner)
         self._resume, self._options = resume, options
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[Any]]:

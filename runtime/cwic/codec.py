@@ -241,12 +241,20 @@ class Codec:
             )
 
 
-def load(bundle: str | Path | None = None, backend: str = "auto", *, threads: int = 1) -> Codec:
+def load(
+    bundle: str | Path | None = None,
+    backend: str = "auto",
+    *,
+    precision: str | None = None,
+    rebuild: bool = False,
+    threads: int = 1,
+) -> Codec:
     """Open a model for encoding and decoding.
 
     Args:
         bundle: folder written by ``cwic export``; None takes the model in the package.
         backend: one of :data:`cwic.backends.BACKENDS`.
+        precision, rebuild: see :func:`cwic.backends.open_runner`.
         threads: see :class:`Codec`.
 
     Raises:
@@ -254,4 +262,5 @@ def load(bundle: str | Path | None = None, backend: str = "auto", *, threads: in
         BackendError: the backend's library is missing.
     """
     opened = Bundle.load(bundle)
-    return Codec(opened, open_runner(opened, backend), threads)
+    runner = open_runner(opened, backend, precision=precision, rebuild=rebuild)
+    return Codec(opened, runner, threads)

@@ -88,3 +88,17 @@ def test_strip_keeps_the_profile_only(picture: Path, codec: cwic.Codec) -> None:
         info = codec.decode(out.read_bytes()).info
         assert info["icc_profile"] == b"profile" * 9
         assert ("exif" in info) != strip
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_precision_that_the_bundle_lacks(
+    picture: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    stream = picture.with_suffix(".cwic")
+    main(["encode", str(picture), "-o", str(stream), "--precision", "fp32"])
+    capsys.readouterr()
+    source = picture if command == "encode" else stream
+    out = picture.with_name("out" + {"encode": ".cwic", "decode": ".png"}[command])
+    options = ["--backend", "cpu", "--precision", "int8"]
+    assert "export it" in _error([command, str(source), "-o", str(out), *options], capsys)
+    assert not out.exists()

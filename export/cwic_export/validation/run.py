@@ -24,7 +24,7 @@ from cwic_training.checkpoint import Checkpoint, load_checkpoint
 __all__ = ["REFERENCE", "SCALES", "SMALLEST_SIDE_PX", "validate_bundle"]
 
 SCALES = (0.25, 0.5, 1.0)
-"""Rate factors by default: qualities 45, 66 and 88 of ``cwic encode``."""
+"""Rate factors by default: a low, a middle and a high rate."""
 SMALLEST_SIDE_PX = 64
 """A smaller picture is mostly border."""
 REFERENCE = "eager fp32"

@@ -58,9 +58,25 @@ def test_format_names_the_version_that_is_written() -> None:
     assert first.endswith(f"version {container.VERSION}")
 
 
-@pytest.mark.parametrize("page", sorted(p.name for p in ROOT.glob("*.md")))
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "assets/*.md", "tests/fuzz/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
-    missing = [link for link in links if not (ROOT / link).exists()]
-    assert not missing
+    links = re.findall(r"\]\(([^)#:\s]*)(?:#([^)]*))?\)", text)
+    for link, heading in links:
+        target = (ROOT / page).parent / link if link else ROOT / page
+        assert target.exists(), link
+        if heading and target.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert heading in {_anchor(words) for words in headings}, f"{link}#{heading}"
+
+
+def _anchor(heading: str) -> str:
+    """What a heading is called in links."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

@@ -385,5 +385,5 @@ def _save(picture: Image.Image, temporary: Path, target: Path) -> None:
         raise UsageError(f"{target} has no suffix of a picture format; use for example .png")
     try:
         picture.save(temporary, format=kind, **save_options(picture, kind))
-    except (OSError, ValueError) as exc:
+    except (OSError, SyntaxError, ValueError) as exc:  # SyntaxError: of EXIF, by some writers
         raise UsageError(f"cannot write {target} ({exc}); use for example .png") from exc

@@ -27,7 +27,7 @@ class QualityScale:
     Args:
         scales: rising rate factors of qualities spread evenly from 1 to 100; between them
             log s is linear in quality. A model's are chosen when its entropy model is
-            trained, so that equal steps of quality are equal steps of MS-SSIM.
+            trained, so that equal steps of quality are equal steps of MS-SSIM in dB.
     """
 
     def __init__(self, scales: Sequence[float] = (0.06, 1.5)) -> None:

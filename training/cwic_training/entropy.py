@@ -27,11 +27,13 @@ from cwic_training.checkpoint import Checkpoint
 from cwic_training.context_net import ContextNet
 from cwic_training.data import open_centre
 from cwic_training.model import STRIDE, CodecNetwork, ModelConfig
-from cwic_training.quality import LOWEST_SCALE, quality_scales
+from cwic_training.quality import quality_scales
 from cwic_training.recipe import Recipe
 
 __all__ = ["EntropyReport", "fit_entropy_model"]
 
+_LOWEST_SCALE = 0.05
+"""Below that of quality 1: small budgets need smaller ones."""
 _GOLDEN = 0.618034
 _CROP = 32
 _LEARNING_RATE = 4e-3
@@ -137,7 +139,7 @@ def fit_entropy_model(
 def _scales(checkpoint: Checkpoint) -> tuple[float, float]:
     """Rate factors that pictures will be coded at."""
     recipe = checkpoint.training.get("recipe", {})
-    return LOWEST_SCALE, float(recipe.get("scale_max", Recipe.scale_max))
+    return _LOWEST_SCALE, float(recipe.get("scale_max", Recipe.scale_max))
 
 
 def _pictures(network: CodecNetwork, paths: Sequence[Path], largest_px: int) -> Iterator[_Picture]:

@@ -40,9 +40,9 @@ def draw(result: dict[str, Any], published: dict[str, Any], path: Path) -> None:
                 bold = name.startswith("cwic")
                 panel.plot(*_curve(points, key), ".-", label=name, linewidth=2.5 if bold else 1.2)
         for name, points in published["curves"].items():
-            panel.plot(*_curve(points, key), "--", color="0.6", linewidth=1)
-            (x, *_), (y, *_) = _curve(points, key)
-            panel.annotate(name, (x, y), fontsize=7, color="0.4")
+            x, y = _curve(points, key)
+            panel.plot(x, y, "--", marker="x" if len(x) == 1 else "", color="0.6", linewidth=1)
+            panel.annotate(name, (x[-1], y[-1]), (3, -3), textcoords="offset points", fontsize=7)
         panel.set(xlim=(0, _LARGEST_BPP), xlabel="bits per pixel, whole file", ylabel=label)
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize=8)

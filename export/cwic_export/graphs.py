@@ -136,7 +136,8 @@ class EncoderGraph(nn.Module):
         """
         x = image.float().permute(0, 3, 1, 2) / 255
         features = self.trunk(((x - 0.5) * 2).to(self.dtype))
-        return self._decided(self.projection(features).float()), self.importance(features).float()
+        e = self._decided(self.projection(features)).float()
+        return e, self.importance(features).float()
 
     def _decided(self, raw: Tensor) -> Tensor:
         """E, with what the bits of earlier groups of codes add to later ones."""
@@ -145,8 +146,8 @@ class EncoderGraph(nn.Module):
         first, *others = raw.chunk(len(self.feedback) + 1, 1)
         parts, known = [first], []
         for sums, conv in zip(others, self.feedback, strict=True):
-            known.append((2 * self._binarize(parts[-1]) - 1).to(self.dtype))
-            parts.append(sums + conv(torch.cat(known, 1)).float())
+            known.append(2 * self._binarize(parts[-1].float()).to(self.dtype) - 1)
+            parts.append(sums + conv(torch.cat(known, 1)))
         return torch.cat(parts, 1)
 
     def _binarize(self, e: Tensor) -> Tensor:

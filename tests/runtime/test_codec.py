@@ -76,12 +76,16 @@ class Tiled:
         return [first, *(first + np.cumsum([size + 4 for size in sizes])).tolist()]
 
 
+TILED_QUALITY = 84
+"""At which each of the four tiles has two chunks of codes."""
+
+
 @pytest.fixture(scope="session")
 def tiled(codec: Codec, photo: NDArray[np.uint8]) -> Tiled:
     picture = np.asarray(Image.fromarray(photo).resize((797, 560), Image.Resampling.LANCZOS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codec.coder, "tile", 64)
-        data = codec.encode(picture, quality=100)
+        data = codec.encode(picture, quality=TILED_QUALITY)
     codes, levels = codec.read_codes(Stream.from_bytes(data))
     return Tiled(picture, data, codes, levels)
 
@@ -173,7 +177,7 @@ def test_coder_and_threads_do_not_change_a_byte(
     mine = Codec(codec.bundle, codec.runner, threads)
     mine.coder.tile = 64
     size = tiled.picture.shape[1::-1]
-    scale = codec.qualities.scale(100)
+    scale = codec.qualities.scale(TILED_QUALITY)
     assert mine.write_stream(tiled.codes, tiled.levels, *size, scale) == tiled.data
     codes, levels = mine.read_codes(tiled.stream)
     assert np.array_equal(codes, tiled.codes)

@@ -78,17 +78,21 @@ def test_parts_encode_to_nearly_the_same_codes(codec: cwic.Codec, photo: Bytes) 
     assert np.abs(parts[1].astype(int) - whole[1]).mean() < 0.05
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_no_seam_is_visible(codec: cwic.Codec, photo: Bytes) -> None:
-    """Steps across the borders of parts are no larger than those of the picture beside them."""
+def test_no_seam_is_visible(
+    codec: cwic.Codec, photo: Bytes, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of the error across the borders of parts are those of the picture run whole."""
     size = photo.shape[:2]
-    codes, importance = tiled.encode(codec.runner, lambda r, c: photo[r, c], *size, 8)
-    levels = rate.levels_from_importance(importance, 0.3, codec.bundle.levels)
-    error = _decoded(codec.runner, codes, levels, size).astype(int) - photo
-    steps = np.abs(np.diff(error, axis=1)).mean(axis=(0, 2))
-    tops = {tile.left * 8 - 1 for tile in tiled._parts(64, 96)} - {-1}
-    grid = [i for i in range(7, len(steps), 8) if i not in tops]  # other borders of positions
-    assert steps[list(tops)].mean() < 1.1 * steps[grid].mean()
+    borders = sorted({tile.left * 8 - 1 for tile in tiled._parts(64, 96)} - {-1})
+    assert len(borders) == 4
+    steps = []
+    for largest in (300, 1 << 17):
+        monkeypatch.setattr(tiled, "LARGEST_WHOLE", largest)
+        codes, importance = tiled.encode(codec.runner, lambda r, c: photo[r, c], *size, 8)
+        levels = rate.levels_from_importance(importance, 0.3, codec.bundle.levels)
+        error = _decoded(codec.runner, codes, levels, size).astype(int) - photo
+        steps.append(np.abs(np.diff(error, axis=1)).mean(axis=(0, 2))[borders])
+    assert steps[0].mean() < 1.02 * steps[1].mean()
 
 
 def test_pictures_up_to_4k_are_run_whole(codec: cwic.Codec) -> None:

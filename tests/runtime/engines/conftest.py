@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+import torch
+from onnx import helper, numpy_helper
 
 from cwic.bundle import Bundle, FileEntry, default_bundle_path
 from cwic.engines.library import Library, load_library
 from cwic.engines.target import Target
 from cwic.errors import BackendError
+from cwic_export.graphs import DecoderGraph, EncoderGraph
+from cwic_export.onnx import to_bytes
+from cwic_training.checkpoint import load_checkpoint
+
+CHECKPOINT = Path(__file__).resolve().parents[3] / "models" / "nano.safetensors"
 
 AddOnnx: TypeAlias = Callable[..., Bundle]
 
@@ -60,36 +67,16 @@ def shipped(role: str) -> onnx.ModelProto:
     return onnx.load(default_bundle_path() / f"{role}.onnx")
 
 
+@lru_cache(maxsize=2)
+def _exported_fp16(role: str) -> bytes:
+    network = load_checkpoint(CHECKPOINT).network()
+    graph = {"encoder": EncoderGraph, "decoder": DecoderGraph}[role]
+    return to_bytes(graph(network, dtype=torch.float16))
+
+
 def fp16(role: str) -> onnx.ModelProto:
-    """A shipped graph in fp16 from its first convolution to its last, fp32 outside."""
-    model = shipped(role)
-    graph = model.graph
-    inside = _inside(graph)
-    weights = {i.name: i for i in graph.initializer}
-    widened = {n.output[0]: n for n in graph.node if n.op_type == "Cast" and n.input[0] in weights}
-    made_inside = {o for n in inside for o in n.output}
-    nodes = []
-    for node in graph.node:
-        before, after = [], []
-        for i, name in enumerate(node.input):
-            if node not in inside:
-                if name in made_inside:
-                    node.input[i] = f"{name}.wide"
-            elif name in widened:
-                widened[name].attribute[0].i = TensorProto.FLOAT16
-            elif name in weights:
-                array = numpy_helper.to_array(weights[name]).astype(np.float16)
-                weights[name].CopyFrom(numpy_helper.from_array(array, name))
-            elif name not in made_inside:
-                before.append(_cast(name, f"{name}.narrow", TensorProto.FLOAT16))
-                node.input[i] = f"{name}.narrow"
-        if node in inside:
-            after = [_cast(o, f"{o}.wide", TensorProto.FLOAT) for o in node.output]
-        nodes += [*before, node, *after]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    return model
+    """A shipped graph as ``cwic export --formats onnx-fp16`` writes it."""
+    return onnx.load_from_string(_exported_fp16(role))
 
 
 def int8(role: str) -> onnx.ModelProto:
@@ -124,23 +111,3 @@ def int8(role: str) -> onnx.ModelProto:
     graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return model
-
-
-def _inside(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Convolutions, and what depends on one and leads to another."""
-    nodes = list(graph.node)
-    after: set[str] = set()
-    for node in nodes:
-        if node.op_type == "Conv" or set(node.input) & after:
-            after |= set(node.output)
-    before: set[str] = set()
-    for node in reversed(nodes):
-        if node.op_type == "Conv" or set(node.output) & before:
-            before |= set(node.input)
-    return [
-        n for n in nodes if n.op_type == "Conv" or (set(n.input) & after and set(n.output) & before)
-    ]
-
-
-def _cast(source: str, target: str, to: int) -> onnx.NodeProto:
-    return helper.make_node("Cast", [source], [target], f"cast_{target}", to=to)

@@ -35,7 +35,7 @@ def test_it_says_what_it_built(
         "64x64 to 256x256, best at 128x128, batch 1 to 2"
     )
     assert "/encoder.sm120-rtx" in encoder
-    assert "bytes, convolutions 17 fp32, " in encoder
+    assert "bytes, convolutions 24 fp32, " in encoder
     assert "bytes, convolutions 14 fp32, " in decoder
     assert len(Bundle.load(bundle.path).facts["engines"]) == 2
 

@@ -114,8 +114,9 @@ def test_the_plugin_takes_the_place_of_binarize_and_packing(rtx: Library) -> Non
         fuse_packing(network, insert)
         layers = [network.get_layer(index) for index in range(network.num_layers)]
         makers = {layer.get_output(0).name: layer for layer in layers}
-        # E is what the last 1x1 convolution gives, and the codes are what the plugin gives.
-        assert str(makers[given[0].name].type).endswith("CONVOLUTION")
+        # E are the groups of codes side by side, and the codes are what the plugin gives.
+        assert str(makers[given[0].name].type).endswith("CONCATENATION")
+        assert makers[given[0].name].num_inputs == 8
         assert makers["codes"].get_input(0).name == layers[-1].get_output(0).name
         outputs = [network.get_output(index) for index in range(network.num_outputs)]
         assert [t.name for t in outputs] == ["codes", "importance"]

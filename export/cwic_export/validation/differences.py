@@ -132,6 +132,7 @@ class Differences:
     Attributes:
         codes: code bits compared, those that no rate keeps included.
         flips: those that differ.
+        causes: those of them that do not follow from another.
         largest_flip_margin: largest |E| of one that differs and does not follow from another.
         importance_flips: positions whose importance differs.
         importance_largest: largest difference, in 1/255.
@@ -140,6 +141,7 @@ class Differences:
 
     codes: int = 0
     flips: int = 0
+    causes: int = 0
     largest_flip_margin: float = 0.0
     importance_flips: int = 0
     importance_largest: int = 0
@@ -155,6 +157,7 @@ class Differences:
         self.codes += flipped.size
         if flipped.any():
             self.flips += int(flipped.sum())
+            self.causes += int(causes.sum())
             self.largest_flip_margin = max(self.largest_flip_margin, float(margins[causes].max()))
 
     def add_importance(self, steps: NDArray[np.int16]) -> None:
@@ -167,6 +170,10 @@ class Differences:
         return self.flips / max(self.codes, 1)
 
     @property
+    def cause_share(self) -> float:
+        return self.causes / max(self.codes, 1)
+
+    @property
     def by_scale(self) -> list[Rate]:
         """The outcomes by rate, in the order in which they were measured."""
         scales = dict.fromkeys(outcome.scale for outcome in self.outcomes)
@@ -177,6 +184,7 @@ class Differences:
         return {
             **plain,
             "flip_share": self.flip_share,
+            "cause_share": self.cause_share,
             "by_scale": [rate.to_dict() for rate in self.by_scale],
             "outcomes": [outcome.to_dict() for outcome in self.outcomes],
         }
@@ -187,7 +195,7 @@ class Differences:
         ms_ssim = _known(outcome.delta_ms_ssim for outcome in outcomes)
         limits = (
             ("a code flips at |E|", self.largest_flip_margin, tolerance.code_margin),
-            ("share of codes that flip", self.flip_share, tolerance.flip_share),
+            ("share of codes that flip", self.cause_share, tolerance.flip_share),
             ("importance differs by", self.importance_largest, tolerance.importance),
             (
                 "share of levels that differ",

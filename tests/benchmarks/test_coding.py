@@ -39,7 +39,7 @@ def test_overhead_accounts_for_every_byte(file: coding.Coded) -> None:
     chunks = -(-file.stream.codes_bytes // 4096)
     assert chunks > 1
     assert parts[1] == 4 * (1 + 1 + chunks)  # header, levels, codes
-    assert parts[2] == 4 + 1 + 1 + 8 + 1 + 2 + 2 + 2 + 2  # FORMAT.md; sides and sizes above 127
+    assert parts[2] == 4 + 1 + 1 + 8 + 1 + 1 + 2 + 2 + 2 + 2  # FORMAT.md; sides and sizes above 127
     assert 0 < parts[0] < 5 * (1 + file.stream.header.lanes) + 5
 
 

@@ -1,6 +1,9 @@
-"""The measurement of precisions."""
+"""The measurement of precisions, and that the documented table is the measured one."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from benchmarks import precision
 from numpy.typing import NDArray
 
 from cwic.bundle import Bundle, default_bundle_path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_rates_are_compared_at_equal_quality() -> None:
@@ -47,3 +52,8 @@ def test_flips_are_counted(photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(other.runner, "encode", flipping)
     codecs["int8"] = other
     assert precision.flip_shares(codecs, [photo[:40, :40]])["int8"] == 0.25
+
+
+def test_the_document_shows_what_was_measured() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "precision.json").read_text())
+    assert precision.table(result) in (ROOT / "docs" / "export.md").read_text()

@@ -171,8 +171,8 @@ def compare(picture: Picture, runner: Runner, artefact: Artefact) -> list[View]:
         picture.decode(runner, picture.codes, reference.levels[None]) for reference in picture.views
     ]
     # Nothing failed: only now the figures are those of a whole picture.
-    causes = flipped & ~follow_others(flipped, picture.decided_at_once)
-    artefact.differences.add_codes(flipped, causes, picture.margins)
+    follows = follow_others(flipped, picture.decided_at_once)
+    artefact.differences.add_codes(flipped, follows, picture.margins)
     artefact.differences.add_importance(_steps(importance, picture.importance))
     for reference, own, same_codes in zip(picture.views, views, decoded, strict=True):
         outcome = _outcome(picture, flipped[0], reference, own, same_codes)

@@ -133,6 +133,7 @@ class Differences:
         codes: code bits compared, those that no rate keeps included.
         flips: those that differ.
         causes: those of them that do not follow from another.
+        free: codes that depend on no flip, whether they flip or not.
         largest_flip_margin: largest |E| of one that differs and does not follow from another.
         importance_flips: positions whose importance differs.
         importance_largest: largest difference, in 1/255.
@@ -142,6 +143,7 @@ class Differences:
     codes: int = 0
     flips: int = 0
     causes: int = 0
+    free: int = 0
     largest_flip_margin: float = 0.0
     importance_flips: int = 0
     importance_largest: int = 0
@@ -150,11 +152,13 @@ class Differences:
     def add_codes(
         self,
         flipped: NDArray[np.bool_],
-        causes: NDArray[np.bool_],
+        follows: NDArray[np.bool_],
         margins: NDArray[np.float32],
     ) -> None:
-        """What differs, which of it follows from no other flip, and |E|: of one shape."""
+        """What differs, what depends directly on another flip, and |E|: of one shape."""
         self.codes += flipped.size
+        self.free += int(np.count_nonzero(~follows))
+        causes = flipped & ~follows
         if flipped.any():
             self.flips += int(flipped.sum())
             self.causes += int(causes.sum())
@@ -171,7 +175,8 @@ class Differences:
 
     @property
     def cause_share(self) -> float:
-        return self.causes / max(self.codes, 1)
+        """Of the codes that depend on no flip, those that flip."""
+        return self.causes / max(self.free, 1)
 
     @property
     def by_scale(self) -> list[Rate]:

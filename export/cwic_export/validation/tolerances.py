@@ -14,8 +14,8 @@ class Tolerance:
 
     Attributes:
         code_margin: a code may flip where |E| is below this.
-        flip_share: share of the code bits that may flip without following from another flip,
-            over all pictures.
+        flip_share: of the code bits that depend on no flip, the share that may flip, over all
+            pictures.
         importance: steps of 1/255.
         level_share: share of the positions whose level may differ.
         pixel_largest: 8-bit steps of any sample, both decoders on the same codes.

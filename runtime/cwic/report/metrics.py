@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 __all__ = ["SMALLEST_SSIM_PX", "psnr_db", "ssim"]
 
@@ -15,6 +14,8 @@ SMALLEST_SSIM_PX = 11
 
 def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """PSNR over all RGB samples, peak 255, in dB; infinite for equal pictures."""
+    from skimage.metrics import peak_signal_noise_ratio
+
     with np.errstate(divide="ignore"):
         return float(peak_signal_noise_ratio(a, b, data_range=255))  # type: ignore[no-untyped-call]
 
@@ -25,6 +26,8 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float | None:
     Gaussian window of 11 taps and sigma 1.5, K1 = 0.01, K2 = 0.03, peak 255, mean over the
     picture without a border of 5 pixels. None if a side is shorter than the window.
     """
+    from skimage.metrics import structural_similarity
+
     if min(a.shape[:2]) < SMALLEST_SSIM_PX:
         return None
     # float32 halves the memory of large pictures and changes the mean by less than 1e-6.

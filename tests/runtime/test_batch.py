@@ -353,7 +353,9 @@ def start(folder: Path, jobs: int) -> subprocess.Popen[bytes]:
     """Encode ``in`` to ``out``."""
     command = ["encode", str(folder / "in"), "-o", str(folder / "out"), "--jobs", str(jobs)]
     return subprocess.Popen(
-        [sys.executable, "-m", "cwic.cli", *command],
+        # A shell's background jobs ignore SIGINT, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        args=[sys.executable, "-m", "cwic.cli", *command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
+from packaging.requirements import Requirement
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -192,12 +194,31 @@ def test_every_base_is_an_argument() -> None:
             assert re.match(r"(\$\{\w+_BASE\}|scratch) AS ", value)
 
 
-def test_no_package_index_is_named() -> None:
-    """Where packages come from is the business of who builds; only images name a host."""
+def requirements(text: str) -> list[Requirement]:
+    """What the ``pip install`` commands of a text install; ``.`` is this project."""
+    filled = re.sub(r"\$\{(\w+)\}", lambda m: re.findall(rf"ARG {m[1]}=(.*)", text)[0], text)
+    found = []
+    for command in re.findall(r"pip install ([^`\n]*)", filled.replace("\\\n", " ")):
+        for word in shlex.split(command.partition("&&")[0], comments=True):
+            if word != "--no-cache-dir":
+                found.append(Requirement(re.sub(r"^\.", PROJECT["name"], word)))
+    return found
+
+
+def test_pip_is_told_packages_and_not_where_they_are() -> None:
+    """Where they come from is the business of who builds; only images name a host."""
+    extras = PROJECT["optional-dependencies"]
+    depended_on = {Requirement(each).name for group in extras.values() for each in group}
     for name in ("Dockerfile", ".dockerignore", "docs/deploy-jetson.md"):
         text = (ROOT / name).read_text()
-        assert not re.search(r"://|--(extra-)?index-url|--find-links", text)
+        assert "://" not in text
         assert set(re.findall(r"\b[\w-]+\.\w+/\w+/", text)) <= {"nvcr.io/nvidia/"}
+        installed = requirements(text)
+        assert bool(installed) is (name != ".dockerignore")
+        for requirement in installed:
+            assert requirement.name in depended_on
+            assert requirement.url is None
+            assert requirement.extras <= extras.keys()
     for argument in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         assert all(argument in STAGES[name].all("ARG") for name in BUILDS)
 

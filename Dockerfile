@@ -20,28 +20,24 @@ COPY training /training
 
 # In each build stage: the coder in C is optional for pip, so its import is tried afterwards.
 
-FROM ${PYTHON_BASE} AS build-cpu
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
+FROM ${PYTHON_BASE} AS python-compiler
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY --from=source / ./
+
+FROM python-compiler AS build-cpu
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
 RUN python3 -m venv /opt/cwic \
  && /opt/cwic/bin/python -m pip install --no-cache-dir '.[cpu]' \
  && /opt/cwic/bin/python -c 'import cwic._rans'
 
-FROM ${PYTHON_BASE} AS build-export
+FROM python-compiler AS build-export
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install -y --no-install-recommends gcc libc6-dev \
- && rm -rf /var/lib/apt/lists/*
-WORKDIR /src
-COPY --from=source / ./
 RUN python3 -m venv /opt/cwic \
  && /opt/cwic/bin/python -m pip install --no-cache-dir '.[export]' \
  && /opt/cwic/bin/python -c 'import cwic._rans'
@@ -76,21 +72,24 @@ RUN python3 -m venv --system-site-packages /opt/cwic \
  && /opt/cwic/bin/python -c 'import cwic._rans' \
  && /opt/cwic/bin/python -c 'import importlib.util as u; raise SystemExit(None if u.find_spec("tensorrt") else "the python3 of the base image has no TensorRT; choose another JETSON_BASE")'
 
-FROM ${PYTHON_BASE} AS export
+FROM ${PYTHON_BASE} AS python-user
 ARG CWIC_VERSION
-LABEL org.opencontainers.image.title="cwic export" \
-      org.opencontainers.image.description="Train, export and validate models of cwic" \
-      org.opencontainers.image.version="${CWIC_VERSION}" \
+LABEL org.opencontainers.image.version="${CWIC_VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
-# torch asks for a home and a user name, also where --user gives a number that nobody has.
-ENV PATH=/opt/cwic/bin:$PATH HOME=/tmp USER=cwic
+ENV PATH=/opt/cwic/bin:$PATH
 RUN useradd --no-create-home --uid 10001 cwic
-COPY --from=build-export /opt/cwic /opt/cwic
 WORKDIR /data
 USER 10001
 HEALTHCHECK --interval=5m --timeout=2m --start-period=1m CMD ["cwic", "doctor"]
 ENTRYPOINT ["cwic"]
 CMD ["--help"]
+
+FROM python-user AS export
+LABEL org.opencontainers.image.title="cwic export" \
+      org.opencontainers.image.description="Train, export and validate models of cwic"
+# torch asks for a home and a user name, also where --user gives a number that nobody has.
+ENV HOME=/tmp USER=cwic
+COPY --from=build-export /opt/cwic /opt/cwic
 
 FROM ${CUDA_BASE} AS runtime-tensorrt
 ARG CWIC_VERSION
@@ -131,17 +130,7 @@ HEALTHCHECK --interval=5m --timeout=2m --start-period=1m CMD ["cwic", "doctor"]
 ENTRYPOINT ["cwic"]
 CMD ["--help"]
 
-FROM ${PYTHON_BASE} AS runtime-cpu
-ARG CWIC_VERSION
+FROM python-user AS runtime-cpu
 LABEL org.opencontainers.image.title="cwic" \
-      org.opencontainers.image.description="Learned image codec, onnxruntime on the CPU" \
-      org.opencontainers.image.version="${CWIC_VERSION}" \
-      org.opencontainers.image.licenses="Apache-2.0"
-ENV PATH=/opt/cwic/bin:$PATH
-RUN useradd --no-create-home --uid 10001 cwic
+      org.opencontainers.image.description="Learned image codec, onnxruntime on the CPU"
 COPY --from=build-cpu /opt/cwic /opt/cwic
-WORKDIR /data
-USER 10001
-HEALTHCHECK --interval=5m --timeout=2m --start-period=1m CMD ["cwic", "doctor"]
-ENTRYPOINT ["cwic"]
-CMD ["--help"]

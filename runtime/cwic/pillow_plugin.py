@@ -189,7 +189,7 @@ def _read(fp: IO[bytes], size: int) -> bytes:
 def _read_layout(fp: IO[bytes]) -> Layout:
     """From as many bytes as the header needs."""
     limit = _ANY_SIZE if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
-    data, wanted = b"", 1 << 12
+    data, wanted = b"", 1 << 8  # the table of some forty tiles; one tile takes thirty bytes
     while True:
         data += _read(fp, wanted - len(data))
         try:

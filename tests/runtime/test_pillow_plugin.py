@@ -233,7 +233,11 @@ def test_opening_reads_the_header_and_metadata(
 
 
 def test_few_bytes_are_read_to_open(codec: Codec) -> None:
-    """The header and the XMP, which lies behind all codes."""
+    """The header and the XMP, which lies behind all codes.
+
+    Once all of Pillow's formats are registered, those without a prefix read 1870 bytes first.
+    """
+    Image.init()
     header = Header(64, 64, codec.bundle.model_id, 50, 1, 16, extras=("xmp",))
     stream = Stream(header, (Sections(b"levels", bytes(1 << 20)),), {"xmp": b"\0" + XMP})
 
@@ -247,7 +251,7 @@ def test_few_bytes_are_read_to_open(codec: Codec) -> None:
 
     fp = Counting(stream.to_bytes())
     assert Image.open(fp).info == {"xmp": XMP}
-    assert fp.total < 7000
+    assert fp.total < 5000
 
 
 def test_a_header_longer_than_the_first_read(codec: Codec) -> None:

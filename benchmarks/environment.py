@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cwic.bench import cpu_name
+
 __all__ = ["describe"]
 
 _PACKAGES = ("cwic", "numpy", "pillow", "onnxruntime", "torch", "torchmetrics")
@@ -22,7 +24,7 @@ def describe() -> dict[str, Any]:
         "clean": _git("status", "--porcelain") == "",
         "command": " ".join(["python", *sys.orig_argv[1:]]),
         "machine": {
-            "cpu": _cpu(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.machine()}",
         },
@@ -52,13 +54,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

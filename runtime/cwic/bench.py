@@ -40,7 +40,7 @@ from cwic.doctor import library_versions
 from cwic.engines.library import installed
 from cwic.errors import BackendError, UsageError
 
-__all__ = ["PHASES", "BenchResult", "Machine", "PictureTimes", "Times", "run"]
+__all__ = ["PHASES", "BenchResult", "Machine", "PictureTimes", "Times", "cpu_name", "run"]
 
 PHASES = ("total", "network", "entropy", "container")
 # An engine captures its CUDA graph in the second run of a shape.
@@ -122,7 +122,7 @@ class Machine:
             gpu = None
         return cls(
             system=f"{platform.system()} {platform.machine()}",
-            cpu=_cpu(),
+            cpu=cpu_name(),
             cores=len(os.sched_getaffinity(0)),
             jetson=None if jetson is None else f"{jetson.model}, L4T {jetson.l4t}",
             gpu=gpu,
@@ -286,7 +286,8 @@ def _timed(work: Callable[[], _Out]) -> tuple[_Out, float]:
     return result, 1e3 * (time.perf_counter() - started)
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """What the system calls the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

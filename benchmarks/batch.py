@@ -18,8 +18,6 @@ cores suffers most, the ratio says little, and the times of cores say more.
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 import tempfile
 import time
@@ -31,10 +29,9 @@ from typing import Any
 
 import click
 
-from benchmarks import environment
+from benchmarks import command, environment
 from cwic.batch import Pair, decode_files, encode_files, open_codec
 from cwic.container import Stream
-from cwic.files import write_bytes
 from cwic.image import open_rgb, pad_to_multiple
 
 __all__ = ["main", "measure", "summary"]
@@ -133,21 +130,18 @@ def summary(result: Mapping[str, Any]) -> list[str]:
 
 
 @click.command()
-@click.option("--images", required=True, help="Glob of pictures.")
+@command.images
 @click.option("--model", type=click.Path(path_type=Path), help="Bundle folder.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Files at a time.")
 @click.option("--repeat", default=5, show_default=True, help="Turns that are counted.")
 @click.option("-q", "--quality", default=50.0, show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@command.output
 def main(
-    images: str, model: Path | None, jobs: int, repeat: int, quality: float, output: Path
+    images: list[Path], model: Path | None, jobs: int, repeat: int, quality: float, output: Path
 ) -> None:
     """Measure, write JSON, print the figures."""
-    paths = sorted(Path(p) for p in glob.glob(images))  # noqa: PTH207
-    if not paths:
-        raise click.UsageError(f"--images {images!r} matches no file")
-    result = measure(paths, model, jobs, repeat, quality)
-    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    result = measure(images, model, jobs, repeat, quality)
+    command.write(output, result)
     for line in summary(result):
         click.echo(line)
 

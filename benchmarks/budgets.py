@@ -16,12 +16,9 @@ from typing import Any
 
 import click
 
-import cwic
-from benchmarks import environment
+from benchmarks import command
 from cwic.codec import Codec
-from cwic.files import write_bytes
 from cwic.image import open_rgb
-from cwic_training.data import find_pictures
 
 __all__ = ["BUDGETS_BPP", "measured"]
 
@@ -80,19 +77,13 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--images", required=True, help="Glob of pictures.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(images: str, output: Path) -> None:
+@command.images
+@command.output
+def main(images: list[Path], output: Path) -> None:
     """Measure, write JSON, print the summary."""
-    paths = find_pictures(images, "--images")
-    codec = cwic.load()
-    result = {
-        **environment.describe(),
-        "model_id": codec.bundle.model_id.hex(),
-        "pictures": [path.name for path in paths],
-        **measured(codec, paths, BUDGETS_BPP),
-    }
-    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    result = command.measure_shipped(
+        images, output, lambda codec, paths: measured(codec, paths, BUDGETS_BPP)
+    )
     click.echo(json.dumps(result["summary"], indent=1))
 
 

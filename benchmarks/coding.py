@@ -17,8 +17,6 @@ What is compared runs in turns; times are medians over ``--repeat`` runs.
 
 from __future__ import annotations
 
-import glob
-import json
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cwic
-from benchmarks import environment
+from benchmarks import command, environment
 from benchmarks.stages import profile
 from cwic import rans
 from cwic.container import CHUNK_BYTES, Stream
-from cwic.files import write_bytes
 from cwic.image import open_rgb
 from cwic.level_model import Intervals, level_context
 from cwic.scan import PASSES
@@ -288,17 +285,14 @@ def summary(result: Mapping[str, Any]) -> list[str]:
 
 
 @click.command()
-@click.option("--images", required=True, help="Glob of pictures.")
+@command.images
 @click.option("--model", type=click.Path(path_type=Path), help="Bundle folder.")
 @click.option("--repeat", default=5, show_default=True, help="Runs of what is timed.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(images: str, model: Path | None, repeat: int, output: Path) -> None:
+@command.output
+def main(images: list[Path], model: Path | None, repeat: int, output: Path) -> None:
     """Measure, write JSON, print the figures."""
-    paths = sorted(Path(p) for p in glob.glob(images))  # noqa: PTH207
-    if not paths:
-        raise click.UsageError(f"--images {images!r} matches no file")
-    result = measure(paths, model, repeat)
-    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    result = measure(images, model, repeat)
+    command.write(output, result)
     for line in summary(result):
         click.echo(line)
 

@@ -11,8 +11,6 @@ lowers every line.
 
 from __future__ import annotations
 
-import glob
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import environment
+from benchmarks import command, environment
 from cwic.rate import levels_from_importance
 from cwic.scan import PASSES
 from cwic_training.checkpoint import load_checkpoint
@@ -177,17 +175,14 @@ def measure(
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--train", required=True, help="Glob of photographs to learn from.")
-@click.option("--test", required=True, help="Glob of pictures to measure on.")
+@command.matching("--train", "Glob of photographs to learn from.")
+@command.matching("--test", "Glob of pictures to measure on.")
 @click.option("--steps", default=400, show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(checkpoint: Path, train: str, test: str, steps: int, output: Path) -> None:
+@command.output
+def main(checkpoint: Path, train: list[Path], test: list[Path], steps: int, output: Path) -> None:
     """Measure every kind of context and write JSON."""
-    found = [sorted(Path(p) for p in glob.glob(g)) for g in (train, test)]  # noqa: PTH207
-    if not all(found):
-        raise click.UsageError("--train or --test matches no file")
-    result = measure(checkpoint, found[0], found[1], steps, click.echo)
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    result = measure(checkpoint, train, test, steps, click.echo)
+    command.write(output, result)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ worth, not what a model trained without one would do.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -20,13 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cwic
-from benchmarks import environment
+from benchmarks import command
 from benchmarks.bd import METRICS, delta_rate
 from benchmarks.metrics import ms_ssim, psnr_db
 from cwic.backends import Runner
-from cwic.files import write_bytes
 from cwic.image import open_rgb
-from cwic_training.data import find_pictures
 
 __all__ = ["FlatImportance", "measured"]
 
@@ -82,19 +79,13 @@ def _point(
 
 
 @click.command()
-@click.option("--images", required=True, help="Glob of pictures.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(images: str, output: Path) -> None:
+@command.images
+@command.output
+def main(images: list[Path], output: Path) -> None:
     """Measure, write JSON, print BD-rates."""
-    paths = find_pictures(images, "--images")
-    codec = cwic.load()
-    result = {
-        **environment.describe(),
-        "model_id": codec.bundle.model_id.hex(),
-        "pictures": [path.name for path in paths],
-        **measured(codec, [open_rgb(path) for path in paths]),
-    }
-    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    result = command.measure_shipped(
+        images, output, lambda codec, paths: measured(codec, [open_rgb(path) for path in paths])
+    )
     click.echo(result["bd_rate_of_the_map"])
 
 

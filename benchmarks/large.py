@@ -19,8 +19,7 @@ from typing import Any
 import click
 from PIL import Image
 
-from benchmarks import environment
-from cwic.files import write_bytes
+from benchmarks import command, environment
 
 __all__ = ["measured"]
 
@@ -78,12 +77,12 @@ def _watched(arguments: list[str]) -> dict[str, float]:
 @click.command()
 @click.option("--width", default=20_000, show_default=True)
 @click.option("--height", default=15_000, show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@command.output
 def main(width: int, height: int, output: Path) -> None:
     """Measure, write JSON, print it."""
     with tempfile.TemporaryDirectory() as folder:
         result = {**environment.describe(), **measured(width, height, Path(folder))}
-    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    command.write(output, result)
     click.echo(json.dumps({name: result[name] for name in ("encode", "decode")}))
 
 

@@ -10,7 +10,6 @@ so that whatever else the machine does meets all of them.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,13 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cwic
-from benchmarks import environment
+from benchmarks import command, environment
 from benchmarks.bd import delta_rate
 from benchmarks.metrics import psnr_db
 from cwic.backends.onnxrt import OnnxRuntimeRunner
 from cwic.bundle import Bundle
 from cwic.image import open_rgb, pad_to_multiple
-from cwic_training.data import find_pictures
 
 __all__ = ["curves", "flip_shares", "open_codecs", "rate_increases", "speeds", "table"]
 
@@ -160,20 +158,19 @@ def table(result: dict[str, Any]) -> str:
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="Bundle folder.")
-@click.option("--images", required=True, help="Glob of pictures.")
+@command.images
 @click.option("--runs", default=20, show_default=True, help="Timed runs of each network.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(model: Path, images: str, runs: int, output: Path) -> None:
+@command.output
+def main(model: Path, images: list[Path], runs: int, output: Path) -> None:
     """Measure, write JSON, print the table."""
-    paths = find_pictures(images, "--images")
-    pictures = [open_rgb(path) for path in paths]
+    pictures = [open_rgb(path) for path in images]
     bundle = Bundle.load(model)
     codecs = open_codecs(bundle)
     points = curves(codecs, pictures)
     result: dict[str, Any] = {
         **environment.describe(),
         "model_id": bundle.model_id.hex(),
-        "pictures": [p.name for p in paths],
+        "pictures": [path.name for path in images],
         "int8": bundle.facts.get("onnx-int8"),
         "bytes": {name: e.bytes for name, e in bundle.files.items() if e.role != "log"},
         "flip_shares": flip_shares(codecs, pictures),
@@ -181,7 +178,7 @@ def main(model: Path, images: str, runs: int, output: Path) -> None:
         "speeds": speeds(open_codecs(bundle, threads=1), pictures[0], runs),
         "curves": points,
     }
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    command.write(output, result)
     click.echo(table(result))
 
 

@@ -18,13 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cwic
-from benchmarks import environment
+from benchmarks import command
 from benchmarks.bd import METRICS, delta_rate
 from benchmarks.metrics import ms_ssim, psnr_db
-from cwic.errors import CwicError
-from cwic.files import write_bytes
 from cwic.image import open_rgb
-from cwic_training.data import find_pictures
 
 __all__ = ["SHARES", "measured"]
 
@@ -66,23 +63,13 @@ def measured(codec: cwic.Codec, pictures: list[Bytes], quality: int = QUALITY) -
 
 
 @click.command()
-@click.option("--images", required=True, help="Glob of pictures.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(images: str, output: Path) -> None:
+@command.images
+@command.output
+def main(images: list[Path], output: Path) -> None:
     """Measure, write JSON, print the curves."""
-    paths = find_pictures(images, "--images")
-    codec = cwic.load()
-    try:
-        found = measured(codec, [open_rgb(path) for path in paths])
-    except CwicError as exc:
-        raise click.ClickException(str(exc)) from exc
-    result = {
-        **environment.describe(),
-        "model_id": codec.bundle.model_id.hex(),
-        "pictures": [path.name for path in paths],
-        **found,
-    }
-    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    result = command.measure_shipped(
+        images, output, lambda codec, paths: measured(codec, [open_rgb(path) for path in paths])
+    )
     click.echo(json.dumps(result["curves"], indent=1))
     click.echo(result["bd_rate_of_cutting"])
 

@@ -10,8 +10,6 @@ that whatever else the machine does meets all of them.
 
 from __future__ import annotations
 
-import glob
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cwic
-from benchmarks import anchors, environment
+from benchmarks import anchors, command, environment
 from benchmarks.metrics import ms_ssim, psnr_db, ssim
 from cwic.image import open_rgb
 
@@ -130,7 +128,7 @@ def point_at(points: Sequence[dict[str, Any]], bpp: float) -> dict[str, float] |
 
 
 @click.command()
-@click.option("--images", required=True, help="Glob of pictures.")
+@command.images
 @click.option(
     "--model",
     "models",
@@ -138,14 +136,11 @@ def point_at(points: Sequence[dict[str, Any]], bpp: float) -> dict[str, float] |
     multiple=True,
     help="Bundle folder; may be given several times. Default: the shipped model.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(images: str, models: tuple[Path, ...], output: Path) -> None:
+@command.output
+def main(images: list[Path], models: tuple[Path, ...], output: Path) -> None:
     """Measure, write JSON, print a table."""
-    paths = sorted(Path(p) for p in glob.glob(images))  # noqa: PTH207
-    if not paths:
-        raise click.UsageError(f"--images {images!r} matches no file")
-    result = measure(paths, models or (None,))
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    result = measure(images, models or (None,))
+    command.write(output, result)
     for name, points in result["curves"].items():
         for p in points:
             click.echo(

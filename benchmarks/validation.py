@@ -16,11 +16,9 @@ from typing import Any
 
 import click
 
-from benchmarks import environment
+from benchmarks import command, environment
 from cwic.bundle import Bundle
-from cwic.files import write_bytes
 from cwic_export.validation import validate_bundle
-from cwic_training.data import find_pictures
 
 __all__ = ["measured", "table"]
 
@@ -79,12 +77,12 @@ def _share(flips: int, found: dict[str, Any]) -> str:
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="Bundle folder.")
 @click.option("--reference", type=click.Path(path_type=Path), default=CHECKPOINT)
-@click.option("--images", required=True, help="Glob of pictures to compare on.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(model: Path, reference: Path, images: str, output: Path) -> None:
+@command.matching("--images", "Glob of pictures to compare on.")
+@command.output
+def main(model: Path, reference: Path, images: list[Path], output: Path) -> None:
     """Measure, write JSON, print the table."""
-    result = measured(model, reference, find_pictures(images, "--images"))
-    write_bytes(output, (json.dumps(result, indent=1) + "\n").encode())
+    result = measured(model, reference, images)
+    command.write(output, result)
     click.echo(table(result))
 
 

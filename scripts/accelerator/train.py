@@ -24,7 +24,7 @@ from cwic.errors import CwicError, TrainingError
 from cwic.files import write_bytes
 from cwic_training.cli import train as _train
 from cwic_training.fit import FitResult, fit
-from cwic_training.model import PRESETS
+from cwic_training.options import fit_arguments, recipe_from
 from cwic_training.recipe import Recipe
 
 __all__ = ["RESULT", "main", "train_for"]
@@ -61,14 +61,8 @@ def train_for(minutes: float, options: dict[str, Any], commit: str | None = None
         raise TrainingError(f"--minutes {minutes:g} is no time to train; use for example 15")
     total_s = 60 * minutes
     folder: Path = options["folder"]
-    fields = Recipe.__dataclass_fields__
-    recipe = Recipe(
-        stage="importance",
-        **{k: v for k, v in options.items() if k in fields and k not in ("cooldown", "steps")},
-        # Constant rates: the run that goes on from here decides where they begin to fall.
-        steps=_ENDLESS,
-        cooldown=0.0,
-    )
+    # Constant rates: the run that goes on from here decides where they begin to fall.
+    recipe = recipe_from("importance", {**options, "steps": _ENDLESS, "cooldown": 0.0})
     probe = Clock(probe_s=min(_LONGEST_PROBE_S, _PROBE_SHARE * total_s), now=_now)
     result = _fit(recipe, options, probe)
     plan = clock = None
@@ -102,22 +96,7 @@ def train_for(minutes: float, options: dict[str, Any], commit: str | None = None
 
 
 def _fit(recipe: Recipe, options: dict[str, Any], clock: Clock) -> FitResult:
-    memory_gb = options["memory_gb"]
-    return fit(
-        None if options["model"] is None else PRESETS[options["model"]],
-        recipe,
-        train_glob=options["train_glob"],
-        valid_glob=options["valid_glob"],
-        folder=options["folder"],
-        initial=options["initial"],
-        resume=options["resume"],
-        workers=options["workers"],
-        memory_bytes=None if memory_gb is None else int(memory_gb * 1e9),
-        save_minutes=options["save_minutes"],
-        accelerator=options["accelerator"],
-        progress=options["progress"],
-        callbacks=[clock],
-    )
+    return fit(recipe=recipe, callbacks=[clock], **fit_arguments(options))
 
 
 def _device(accelerator: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,13 +19,13 @@ from cwic.roi import BACKGROUND, parse_region
 from cwic.selection import Selection, make_folders, picture_suffixes, select, targets
 
 if TYPE_CHECKING:
+    from cwic.codec import Codec
     from cwic.types import EncodeOptions
 
 __all__ = ["decode", "encode"]
 
 _SUFFIX = ".cwic"
 _CLEAR_LINE = "\r\x1b[2K"
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.argument(
@@ -63,10 +64,42 @@ _OPTIONS = (
 )
 
 
-def _common(command: _Command) -> _Command:
+@dataclass(frozen=True)
+class _Common:
+    """Values of :data:`_OPTIONS`, by name."""
+
+    inputs: tuple[Path, ...]
+    output: Path | None
+    model: Path | None
+    backend: str
+    precision: str | None
+    rebuild: bool
+    max_pixels: int
+    jobs: int
+    resume: bool
+    quiet: bool
+
+    def open_codec(self) -> Codec:
+        return batch.open_codec(
+            self.model,
+            self.backend,
+            precision=self.precision,
+            rebuild=self.rebuild,
+            jobs=self.jobs,
+        )
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take :data:`_OPTIONS`; it gets them as its first argument."""
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        own = {field.name: values.pop(field.name) for field in fields(_Common)}
+        command(_Common(**own), **values)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        called = option(called)
+    return called
 
 
 @click.command()
@@ -94,16 +127,7 @@ def _common(command: _Command) -> _Command:
     help="Encode on a Ray cluster of --jobs workers; 'local' starts one here.",
 )
 def encode(
-    inputs: tuple[Path, ...],
-    output: Path | None,
-    model: Path | None,
-    backend: str,
-    precision: str | None,
-    rebuild: bool,
-    max_pixels: int,
-    jobs: int,
-    resume: bool,
-    quiet: bool,
+    common: _Common,
     quality: float | None,
     bpp: float | None,
     max_bytes: int | None,
@@ -124,15 +148,21 @@ def encode(
         "psnr_db": psnr_db,
         "roi": parse_region(roi),
         "roi_background": roi_background,
-        "max_pixels": max_pixels,
+        "max_pixels": common.max_pixels,
         "metadata": ("icc",) if strip else True,  # colours need their profile
     }
-    allow_pixels(max_pixels)
-    selection = select(inputs, picture_suffixes())
-    pairs = targets(selection, output, _SUFFIX, _SUFFIX)
+    allow_pixels(common.max_pixels)
+    selection = select(common.inputs, picture_suffixes())
+    pairs = targets(selection, common.output, _SUFFIX, _SUFFIX)
     if cluster is None:
-        codec = batch.open_codec(model, backend, precision=precision, rebuild=rebuild, jobs=jobs)
-        work = partial(batch.encode_files, codec, pairs, jobs=jobs, resume=resume, **options)
+        work = partial(
+            batch.encode_files,
+            common.open_codec(),
+            pairs,
+            jobs=common.jobs,
+            resume=common.resume,
+            **options,
+        )
     else:
         from cwic.cluster import encode_files
 
@@ -140,18 +170,18 @@ def encode(
             encode_files,
             cluster,
             pairs,
-            model=model,
-            backend=backend,
-            precision=precision,
-            workers=jobs,
-            resume=resume,
+            model=common.model,
+            backend=common.backend,
+            precision=common.precision,
+            workers=common.jobs,
+            resume=common.resume,
             **options,
         )
     make_folders(selection, pairs)
     _report(
         work,
         selection,
-        quiet,
+        common.quiet,
         lambda done: f"{done.target}: {done.stream_bytes} bytes, {done.bpp:.3f} bpp",
         lambda all_: f"{all_.picture_bytes} to {all_.stream_bytes} bytes",
     )
@@ -162,42 +192,29 @@ def encode(
 @click.option(
     "--partial", "partially", is_flag=True, help="Take what is intact of a cut or damaged file."
 )
-def decode(
-    inputs: tuple[Path, ...],
-    output: Path | None,
-    model: Path | None,
-    backend: str,
-    precision: str | None,
-    rebuild: bool,
-    max_pixels: int,
-    jobs: int,
-    resume: bool,
-    quiet: bool,
-    partially: bool,
-) -> None:
+def decode(common: _Common, partially: bool) -> None:
     """Restore pictures from .cwic files; the output's suffix chooses its format.
 
     IN is a .cwic file, a folder of them, or a pattern in quotes, such as 'in/**/*.cwic'.
     """
-
-    allow_pixels(max_pixels)  # to look at the results of an earlier run
-    selection = select(inputs, (_SUFFIX,))
+    allow_pixels(common.max_pixels)  # to look at the results of an earlier run
+    selection = select(common.inputs, (_SUFFIX,))
     # Beside photo.cwic may lie the photo.png that it was made from.
-    pairs = targets(selection, output, ".png", ".restored.png")
-    codec = batch.open_codec(model, backend, precision=precision, rebuild=rebuild, jobs=jobs)
+    pairs = targets(selection, common.output, ".png", ".restored.png")
+    codec = common.open_codec()
     make_folders(selection, pairs)
     _report(
         partial(
             batch.decode_files,
             codec,
             pairs,
-            jobs=jobs,
-            resume=resume,
+            jobs=common.jobs,
+            resume=common.resume,
             partial=partially,
-            max_pixels=max_pixels,
+            max_pixels=common.max_pixels,
         ),
         selection,
-        quiet,
+        common.quiet,
         lambda done: (
             f"{done.target}: {done.width_px}x{done.height_px}"
             f"{done.left_out and ', ' + done.left_out}"

@@ -159,6 +159,20 @@ class Bundle:
             facts=dict(values.get("facts", {})),
         )
 
+    def graphs(self, role: str, *, int8: str = "onnx") -> dict[str, str]:
+        """Names of the ONNX files of a role (``encoder``, ``decoder``), by precision.
+
+        Args:
+            role: as in :class:`FileEntry`.
+            int8: ``target`` of the int8 file to name, ``onnx`` or ``onnx-tensorrt``.
+        """
+        return {
+            entry.precision: name
+            for name, entry in sorted(self.files.items())
+            if entry.role == role
+            and entry.target == (int8 if entry.precision == "int8" else "onnx")
+        }
+
     def read(self, name: str) -> bytes:
         """Bytes of one file, after checking them against the manifest.
 

@@ -64,11 +64,7 @@ def graph_file(bundle: Bundle, role: str, precision: str) -> str:
     Raises:
         BundleError: the bundle has none; the message names the precisions that it has.
     """
-    found = {
-        entry.precision: name
-        for name, entry in bundle.files.items()
-        if entry.role == role and entry.target == "onnx"
-    }
+    found = bundle.graphs(role)
     if precision not in found:
         name = f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx"
         raise BundleError(

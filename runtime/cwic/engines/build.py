@@ -21,9 +21,9 @@ from cwic.files import write_bytes
 __all__ = ["Target", "build_engines", "find_target"]
 
 _LOG_SUFFIX = ".log"
-_TARGETS = {"int8": "onnx-tensorrt"}
-"""``target`` of the ONNX files to build from, where it is not ``onnx``: onnxruntime's int8 has
-zero points other than 0, which TensorRT does not take."""
+_INT8 = "onnx-tensorrt"
+"""``target`` of the int8 files to build from: onnxruntime's have zero points other than 0, which
+TensorRT does not take."""
 
 
 def build_engines(
@@ -116,11 +116,7 @@ def _check_writable(folder: Path, remedy: str) -> None:
 
 def _source(bundle: Bundle, role: str, precision: str) -> str:
     """Name of the ONNX file that a role is built from."""
-    have = {
-        entry.precision: name
-        for name, entry in sorted(bundle.files.items())
-        if (entry.role, entry.target) == (role, _TARGETS.get(entry.precision, "onnx"))
-    }
+    have = bundle.graphs(role, int8=_INT8)
     if precision not in have:
         raise BundleError(
             f"{bundle.path} has no {precision} ONNX file of its {role} (it has "

@@ -15,7 +15,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from cwic.errors import ExportError
+from cwic.errors import ExportError, first_line
 from cwic_export import ops
 from cwic_export.graphs import Graph
 from cwic_export.quiet import quiet
@@ -89,9 +89,8 @@ def serialise(model: onnx.ModelProto) -> bytes:
 
 
 def _failed(exc: Exception) -> ExportError:
-    reason = str(exc).partition("\n")[0]
     return ExportError(
-        f"the ONNX exporter of torch {torch.__version__} failed ({reason}); "
+        f"the ONNX exporter of torch {torch.__version__} failed ({first_line(exc)}); "
         "install the versions that cwic[export] names"
     )
 

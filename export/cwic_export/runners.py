@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cwic import backends
-from cwic.errors import BackendError
+from cwic.errors import BackendError, first_line
 from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.quiet import quiet
 from cwic_training.model import CodecNetwork
@@ -45,8 +45,7 @@ def _failing_as(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as exc:  # each framework has its own tree of errors
-        reason = next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        raise BackendError(f"{what} ({reason[:300]}); {remedy}") from exc
+        raise BackendError(f"{what} ({first_line(exc)}); {remedy}") from exc
 
 
 class Runner(backends.Runner):

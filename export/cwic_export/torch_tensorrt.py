@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from cwic.engines.profile import Shapes
-from cwic.errors import ExportError
+from cwic.errors import ExportError, first_line
 from cwic_export.graphs import Graph
 from cwic_export.quiet import quiet
 from cwic_export.signature import dynamic_shapes, example_inputs
@@ -45,7 +45,7 @@ def load() -> Any:
         ) from exc
     except Exception as exc:  # without a driver it fails in ways of its own
         raise ExportError(
-            f"torch-tensorrt does not load ({_first_line(exc)}); install the NVIDIA driver, {leave}"
+            f"torch-tensorrt does not load ({first_line(exc)}); install the NVIDIA driver, {leave}"
         ) from exc
     if not torch.cuda.is_available():
         raise ExportError(
@@ -87,7 +87,7 @@ def compile_graph(
             files = {"pt2": _saved(trt, compiled, "pt2", examples, dynamic_shapes(ports))}
     except Exception as exc:  # PyTorch, Torch-TensorRT and TensorRT have trees of their own
         raise ExportError(
-            f"torch-tensorrt {trt.__version__} cannot compile the graph ({_first_line(exc)}); "
+            f"torch-tensorrt {trt.__version__} cannot compile the graph ({first_line(exc)}); "
             "install the release that belongs to this torch, or leave torch-tensorrt out"
         ) from exc
     try:
@@ -118,7 +118,3 @@ def _saved(
             dynamic_shapes=free,
         )
         return path.read_bytes()
-
-
-def _first_line(exc: Exception) -> str:
-    return (next(iter(str(exc).splitlines()), "") or type(exc).__name__)[:300]

@@ -24,7 +24,7 @@ from cwic.backends import open_runner
 from cwic.batch import Pair, Result, Summary
 from cwic.bundle import Bundle
 from cwic.codec import Codec
-from cwic.errors import BackendError, CwicError, UsageError
+from cwic.errors import BackendError, CwicError, UsageError, first_line
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -202,9 +202,8 @@ def _connected(address: str, workers: int) -> Iterator[Any]:
             logging_level=logging.CRITICAL,
         )
     except Exception as exc:  # Ray raises kinds of many modules
-        first = (str(exc).strip() or type(exc).__name__).splitlines()[0]
         raise BackendError(
-            f"no Ray cluster at {address} ({first}); check the address, or use 'local'"
+            f"no Ray cluster at {address} ({first_line(exc)}); check the address, or use 'local'"
         ) from exc
     try:
         yield ray

@@ -40,7 +40,10 @@ __all__ = [
     "TruncatedError",
     "UsageError",
     "VersionError",
+    "first_line",
 ]
+
+_LONGEST_REASON = 300
 
 
 class CwicError(Exception):
@@ -108,3 +111,9 @@ class TrainingError(CwicError):
 
 class ExportError(CwicError):
     """An artefact cannot be exported, or differs from the eager model."""
+
+
+def first_line(exc: BaseException) -> str:
+    """What an error of another library says, short enough for a message; else its type."""
+    said = str(exc).strip() or type(exc).__name__
+    return said.splitlines()[0][:_LONGEST_REASON]

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from cwic.errors import ExportError
+from cwic.errors import ExportError, first_line
 
 __all__ = ["Session"]
 
@@ -52,8 +52,8 @@ class Session:
 
 
 def _failed(exc: Exception) -> ExportError:
-    reason = next(iter(str(exc).splitlines()), "") or type(exc).__name__
     return ExportError(
-        f"onnxruntime {onnxruntime.__version__} cannot run the graph to quantise ({reason[:200]}); "
-        "use smaller calibration pictures if memory is short, or update onnxruntime"
+        f"onnxruntime {onnxruntime.__version__} cannot run the graph to quantise "
+        f"({first_line(exc)}); use smaller calibration pictures if memory is short, "
+        "or update onnxruntime"
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cwic.backends.base import Runner
 from cwic.backends.device import find_device
 from cwic.bundle import Bundle
-from cwic.errors import BackendError, BundleError
+from cwic.errors import BackendError, BundleError, first_line
 
 __all__ = ["CUDA_REMEDY", "OnnxRuntimeRunner", "graph_file", "import_onnxruntime"]
 
@@ -144,7 +144,7 @@ class OnnxRuntimeRunner(Runner):
         except Exception as exc:  # onnxruntime raises kinds of its own, all unrelated
             raise BackendError(
                 f"onnxruntime {self._ort.__version__} cannot load {name} "
-                f"({_first_line(exc)}); export the model again or update onnxruntime"
+                f"({first_line(exc)}); export the model again or update onnxruntime"
             ) from exc
         if self.backend == "cuda" and _CUDA not in session.get_providers():
             # onnxruntime has silently taken the CPU instead.
@@ -172,7 +172,7 @@ class OnnxRuntimeRunner(Runner):
             outputs: list[NDArray[np.uint8]] = session.run(None, feeds)
         except Exception as exc:
             raise BackendError(
-                f"onnxruntime failed ({_first_line(exc)}); "
+                f"onnxruntime failed ({first_line(exc)}); "
                 "use a smaller picture if memory is short, or export the model again"
             ) from exc
         return outputs
@@ -184,7 +184,3 @@ class OnnxRuntimeRunner(Runner):
     def decode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         (image,) = self._run("decoder", {"codes": codes, "levels": levels})
         return image
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().splitlines()[0][:200] if str(exc).strip() else type(exc).__name__

@@ -40,7 +40,7 @@ from cwic.doctor import library_versions
 from cwic.engines.library import installed
 from cwic.errors import BackendError, UsageError
 
-__all__ = ["PHASES", "BenchResult", "Machine", "PictureTimes", "Times", "cpu_name", "run"]
+__all__ = ["PHASES", "BenchResult", "Machine", "PictureTimes", "Times", "cpu_name", "run", "timed"]
 
 PHASES = ("total", "network", "entropy", "container")
 # An engine captures its CUDA graph in the second run of a shape.
@@ -226,11 +226,11 @@ class _TimedRunner(Runner):
         self.last_ms = 0.0
 
     def encode(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        result, self.last_ms = _timed(lambda: self._inner.encode(image))
+        result, self.last_ms = timed(lambda: self._inner.encode(image))
         return result
 
     def decode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        result, self.last_ms = _timed(lambda: self._inner.decode(codes, levels))
+        result, self.last_ms = timed(lambda: self._inner.decode(codes, levels))
         return result
 
 
@@ -250,14 +250,14 @@ def _once(
     quality: float,
     max_pixels: int,
 ) -> _Once:
-    data, total_ms = _timed(lambda: codec.encode(picture, quality=quality, max_pixels=max_pixels))
+    data, total_ms = timed(lambda: codec.encode(picture, quality=quality, max_pixels=max_pixels))
     network_ms = runner.last_ms
     stream = Stream.from_bytes(data, max_pixels)
-    _, container_ms = _timed(stream.to_bytes)
+    _, container_ms = timed(stream.to_bytes)
     encode = _phases(total_ms, network_ms, container_ms)
-    _, total_ms = _timed(lambda: codec.decode(data, max_pixels=max_pixels))
+    _, total_ms = timed(lambda: codec.decode(data, max_pixels=max_pixels))
     network_ms = runner.last_ms
-    _, container_ms = _timed(lambda: Stream.from_bytes(data, max_pixels))
+    _, container_ms = timed(lambda: Stream.from_bytes(data, max_pixels))
     return _Once(len(data), encode, _phases(total_ms, network_ms, container_ms))
 
 
@@ -280,7 +280,8 @@ def _summary(name: str, picture: NDArray[np.uint8], times: Sequence[_Once]) -> P
     )
 
 
-def _timed(work: Callable[[], _Out]) -> tuple[_Out, float]:
+def timed(work: Callable[[], _Out]) -> tuple[_Out, float]:
+    """What ``work`` returns, and how long it took in ms."""
     started = time.perf_counter()
     result = work()
     return result, 1e3 * (time.perf_counter() - started)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cwic.bench import timed
 from cwic.codec import Codec, Encoded
 from cwic.container import DEFAULT_MAX_PIXELS, read_header
 from cwic.report import classical
@@ -20,8 +18,6 @@ from cwic.report.spending import Spending, spending
 __all__ = ["CWIC", "Coded", "Measured", "Rate", "measure"]
 
 CWIC = "cwic"
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -113,8 +109,8 @@ def measure(
         for each in encodings:
             curves[each.codec.name] = classical_curve(each, original, own_curve[-1].bpp)
 
-    encoded, encode_ms = _timed(lambda: _encode(codec, original, rate))
-    restored, decode_ms = _timed(lambda: codec.decode(encoded.data, max_pixels=rate.max_pixels))
+    encoded, encode_ms = timed(lambda: _encode(codec, original, rate))
+    restored, decode_ms = timed(lambda: codec.decode(encoded.data, max_pixels=rate.max_pixels))
     pixels = np.asarray(restored.convert("RGB"))
     own = Coded(
         CWIC,
@@ -138,12 +134,6 @@ def measure(
     )
 
 
-def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
-    start = time.perf_counter()
-    result = work()
-    return result, 1e3 * (time.perf_counter() - start)
-
-
 def _encode(codec: Codec, original: NDArray[np.uint8], rate: Rate) -> Encoded:
     return codec.encode_detailed(
         original,
@@ -158,8 +148,8 @@ def _at_equal_bytes(
     encodings: classical.Encodings, original: NDArray[np.uint8], size_bytes: int
 ) -> Coded:
     quality = encodings.largest_fitting(size_bytes)
-    data, encode_ms = _timed(lambda: encodings.encode_again(quality))
-    pixels, decode_ms = _timed(lambda: classical.decode(data))
+    data, encode_ms = timed(lambda: encodings.encode_again(quality))
+    pixels, decode_ms = timed(lambda: classical.decode(data))
     return Coded(
         encodings.codec.name,
         f"quality {quality}",

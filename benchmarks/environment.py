@@ -17,8 +17,8 @@ __all__ = ["describe"]
 _PACKAGES = ("cwic", "numpy", "pillow", "onnxruntime", "torch", "torchmetrics")
 
 
-def describe() -> dict[str, Any]:
-    """Commit, command, machine and versions as plain JSON values."""
+def describe(*packages: str) -> dict[str, Any]:
+    """Commit, command, machine and versions, also those of ``packages``, as plain JSON values."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "clean": _git("status", "--porcelain") == "",
@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
+            **{name: _version(name) for name in (*_PACKAGES, *packages)},
         },
     }
 

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +201,11 @@ def _facts(
     options: argparse.Namespace, sizes: list[tuple[int, int]], images: list[str]
 ) -> dict[str, Any]:
     """Commit, command, machine, GPU and libraries; how it was measured."""
-    facts = describe()
+    facts = describe(*_PACKAGES)
     facts["commit"] = facts["commit"] or options.commit
     found = doctor.library_versions(installed())
     facts["versions"] |= {
         **found,
-        **{name: _version(name) for name in _PACKAGES},
         "torch": torch.__version__,
         "torch CUDA": torch.version.cuda,
         "torch cuDNN": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
@@ -231,13 +229,6 @@ def _gpu() -> dict[str, Any] | None:
     except CwicError:
         return None
     return {**dataclasses.asdict(device), "driver": driver_version()}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _plain(states: Sequence[Any]) -> list[dict[str, Any]]:

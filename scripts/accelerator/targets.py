@@ -22,7 +22,7 @@ from cwic.backends.tensorrt import TensorRTRunner
 from cwic.bundle import Bundle
 from cwic.doctor import Report
 from cwic.engines.build import build_engines, find_target
-from cwic.engines.choice import choose
+from cwic.engines.choice import check_engines
 from cwic.engines.library import KINDS, Kind, load_library
 from cwic.engines.record import FACTS
 from cwic.errors import BackendError
@@ -234,15 +234,9 @@ def _open_engines(kind: Kind) -> Callable[[Site, Target], Opened]:
         bundle.save()
         library, sm = load_library(kind), find_device().sm
         try:
-            for role in _ROLES:
-                choose(
-                    bundle,
-                    role,
-                    kind=kind,
-                    version=library.version,
-                    sm=sm,
-                    precision=target.precision,
-                )
+            check_engines(
+                bundle, kind=kind, version=library.version, sm=sm, precision=target.precision
+            )
         except BackendError:
             here = find_target(library)
             bundle, _ = build_engines(bundle, here, precision=target.precision)

@@ -58,22 +58,16 @@ def _open_engines(bundle: Bundle, artefact: Artefact) -> Runner | None:
     """
     from cwic.backends.device import find_device
     from cwic.backends.tensorrt import TensorRTRunner
-    from cwic.engines.choice import choose
+    from cwic.engines.choice import check_engines
     from cwic.engines.library import Kind, load_library
 
     kind = cast("Kind", artefact.target)
     try:
         device = find_device()
         version = load_library(kind).version
-        for role in _ROLES:
-            choose(
-                bundle,
-                role,
-                kind=kind,
-                version=version,
-                sm=device.sm,
-                precision=artefact.precision,
-            )
+        check_engines(
+            bundle, kind=kind, version=version, sm=device.sm, precision=artefact.precision
+        )
         return TensorRTRunner(bundle, kind=kind, precision=artefact.precision)
     except BackendError as exc:
         artefact.skip(str(exc))

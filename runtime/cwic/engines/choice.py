@@ -7,7 +7,7 @@ from cwic.engines.library import Kind
 from cwic.engines.record import EngineRecord
 from cwic.errors import BackendError, BundleError
 
-__all__ = ["PRECISIONS", "choose"]
+__all__ = ["PRECISIONS", "check_engines", "choose"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """From the most exact one."""
@@ -64,6 +64,14 @@ def choose(
         f"{bundle.path} has no {kind} engine of the {role} that runs here ({what}); "
         f"build it: {_command(bundle, kind, sm, precision)}"
     )
+
+
+def check_engines(
+    bundle: Bundle, *, kind: Kind, version: str, sm: str, precision: str | None = None
+) -> None:
+    """See whether encoder and decoder have one; arguments and errors as :func:`choose`."""
+    for role in ("encoder", "decoder"):
+        choose(bundle, role, kind=kind, version=version, sm=sm, precision=precision)
 
 
 def _misfit(

@@ -25,7 +25,9 @@ __all__ = ["BUDGETS_BPP", "measured"]
 BUDGETS_BPP = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
-def measured(codec: Codec, paths: list[Path], budgets_bpp: tuple[float, ...]) -> dict[str, Any]:
+def measured(
+    codec: Codec, paths: list[Path], budgets_bpp: tuple[float, ...] = BUDGETS_BPP
+) -> dict[str, Any]:
     """Sizes and times of every picture at every budget."""
     tries = 0
     write = codec.coder.write
@@ -81,9 +83,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 @command.output
 def main(images: list[Path], output: Path) -> None:
     """Measure, write JSON, print the summary."""
-    result = command.measure_shipped(
-        images, output, lambda codec, paths: measured(codec, paths, BUDGETS_BPP)
-    )
+    result = command.measure_shipped(images, output, measured)
     click.echo(json.dumps(result["summary"], indent=1))
 
 

@@ -47,8 +47,9 @@ class FlatImportance(Runner):
         return self._runner.decode(codes, levels)
 
 
-def measured(codec: cwic.Codec, pictures: list[Bytes]) -> dict[str, Any]:
+def measured(codec: cwic.Codec, paths: list[Path]) -> dict[str, Any]:
     """Curves with and without the map, their BD-rate, and how rates differ between pictures."""
+    pictures = [open_rgb(path) for path in paths]
     flat = cwic.Codec(codec.bundle, FlatImportance(codec.runner))
     curves: dict[str, list[dict[str, Any]]] = {"importance map": [], "equal everywhere": []}
     for quality in _QUALITIES:
@@ -83,9 +84,7 @@ def _point(
 @command.output
 def main(images: list[Path], output: Path) -> None:
     """Measure, write JSON, print BD-rates."""
-    result = command.measure_shipped(
-        images, output, lambda codec, paths: measured(codec, [open_rgb(path) for path in paths])
-    )
+    result = command.measure_shipped(images, output, measured)
     click.echo(result["bd_rate_of_the_map"])
 
 

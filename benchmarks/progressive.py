@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 import cwic
 from benchmarks import command
@@ -27,11 +26,11 @@ __all__ = ["SHARES", "measured"]
 
 SHARES = (0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 QUALITY = 80
-Bytes = NDArray[np.uint8]
 
 
-def measured(codec: cwic.Codec, pictures: list[Bytes], quality: int = QUALITY) -> dict[str, Any]:
+def measured(codec: cwic.Codec, paths: list[Path], quality: int = QUALITY) -> dict[str, Any]:
     """Curves of cut files and of files of their sizes, and the BD-rate between them."""
+    pictures = [open_rgb(path) for path in paths]
     files = [codec.encode(picture, quality=quality) for picture in pictures]
     curves: dict[str, list[dict[str, Any]]] = {"cut": [], "encoded for the size": []}
     for share in SHARES:
@@ -67,9 +66,7 @@ def measured(codec: cwic.Codec, pictures: list[Bytes], quality: int = QUALITY) -
 @command.output
 def main(images: list[Path], output: Path) -> None:
     """Measure, write JSON, print the curves."""
-    result = command.measure_shipped(
-        images, output, lambda codec, paths: measured(codec, [open_rgb(path) for path in paths])
-    )
+    result = command.measure_shipped(images, output, measured)
     click.echo(json.dumps(result["curves"], indent=1))
     click.echo(result["bd_rate_of_cutting"])
 

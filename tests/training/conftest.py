@@ -104,3 +104,12 @@ def train(photos: Photos, tiny: ModelConfig) -> Callable[..., FitResult]:
         return fit(**(arguments | options))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., FitResult]) -> Path:
+    """A run of 8 steps with validations after steps 3, 6 and 8."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = train(folder)
+    assert result == FitResult(8, False, folder)
+    return folder

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cwic import batch, container
-from cwic.backends import BACKENDS
+from cwic import batch, cli_options
 from cwic.image import allow_pixels
 from cwic.roi import BACKGROUND, parse_region
 from cwic.selection import Selection, make_folders, picture_suffixes, select, targets
@@ -28,29 +27,18 @@ _SUFFIX = ".cwic"
 _CLEAR_LINE = "\r\x1b[2K"
 
 _OPTIONS = (
-    click.argument(
-        "inputs", nargs=-1, required=True, metavar="IN...", type=click.Path(path_type=Path)
-    ),
+    cli_options.inputs,
     click.option(
         "-o",
         "--output",
         type=click.Path(path_type=Path),
         help="File, or folder for several inputs; default: beside each input.",
     ),
-    click.option("--model", type=click.Path(path_type=Path), help="Bundle folder."),
-    click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True),
-    click.option(
-        "--precision",
-        type=click.Choice(("fp32", "fp16", "int8")),
-        help="Of the graphs or engines; default fp32, and the most exact engine.",
-    ),
+    cli_options.model,
+    cli_options.backend,
+    cli_options.precision,
     click.option("--rebuild", is_flag=True, help="Build an engine that is missing or stale."),
-    click.option(
-        "--max-pixels",
-        default=container.DEFAULT_MAX_PIXELS,
-        show_default=True,
-        help="Refuse larger pictures.",
-    ),
+    cli_options.max_pixels,
     click.option(
         "--jobs",
         type=click.IntRange(min=1),
@@ -104,9 +92,9 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_common
-@click.option("-q", "--quality", type=float, help="1..100, default 50.")
-@click.option("--bpp", type=float, help="At most this many bits per pixel.")
-@click.option("--max-bytes", type=int, help="At most this many bytes.")
+@cli_options.quality
+@cli_options.bpp
+@cli_options.max_bytes
 @click.option("--psnr", "psnr_db", type=float, metavar="DB", help="At least this PSNR.")
 @click.option(
     "--roi",

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cwic import container, rate
-from cwic.backends import BACKENDS
-from cwic.engines.choice import PRECISIONS
+from cwic import cli_options, rate
 
 if TYPE_CHECKING:
     from cwic.bench import BenchResult, PictureTimes
@@ -20,22 +18,13 @@ __all__ = ["bench"]
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="IN...", type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle folder.")
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Of the graphs or engines; default: fp32, or the most exact engine that fits.",
-)
+@cli_options.inputs
+@cli_options.model
+@cli_options.backend
+@cli_options.precision
 @click.option("-q", "--quality", default=float(rate.DEFAULT_QUALITY), show_default=True)
 @click.option("--repeats", default=10, show_default=True, help="Times that are counted.")
-@click.option(
-    "--max-pixels",
-    default=container.DEFAULT_MAX_PIXELS,
-    show_default=True,
-    help="Refuse larger pictures.",
-)
+@cli_options.max_pixels
 @click.option("--json", "as_json", is_flag=True, help="Print the times as JSON.")
 def bench(
     inputs: tuple[Path, ...],

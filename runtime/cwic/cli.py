@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from cwic import __version__, container
+from cwic import __version__, cli_options, container
 from cwic.batch import named, read_stream
 from cwic.batch_cli import decode, encode
 from cwic.bench_cli import bench
@@ -81,7 +81,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="IN...", type=click.Path(path_type=Path))
+@cli_options.inputs
 def info(inputs: tuple[Path, ...]) -> None:
     """Say what .cwic files hold; no model is needed."""
     for source in inputs:

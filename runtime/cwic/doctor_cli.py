@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cwic import cli_options
+
 if TYPE_CHECKING:
     from cwic.doctor import Report
 
@@ -17,7 +19,7 @@ __all__ = ["doctor"]
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle folder.")
+@cli_options.model
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def doctor(model: Path | None, as_json: bool) -> None:
     """Say what works here and how to mend the rest; exit status 1 if no backend decodes."""

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from cwic import codec, container
-from cwic.backends import BACKENDS
+from cwic import cli_options, codec
 from cwic.files import replacing
 from cwic.report.build import CURVE_POINTS, build_report
 from cwic.report.measure import Rate
@@ -31,11 +30,11 @@ __all__ = ["report"]
     show_default=True,
     help="Page to write.",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle folder.")
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True)
-@click.option("-q", "--quality", type=float, help="1..100, default 50.")
-@click.option("--bpp", type=float, help="At most this many bits per pixel.")
-@click.option("--max-bytes", type=int, help="At most this many bytes.")
+@cli_options.model
+@cli_options.backend
+@cli_options.quality
+@cli_options.bpp
+@cli_options.max_bytes
 @click.option("--title", help="Of the page; default: the picture's name.")
 @click.option(
     "--curve-points",
@@ -43,12 +42,7 @@ __all__ = ["report"]
     show_default=True,
     help="Rates of the rate-distortion plot; 0: no plot, which is much faster.",
 )
-@click.option(
-    "--max-pixels",
-    default=container.DEFAULT_MAX_PIXELS,
-    show_default=True,
-    help="Refuse larger pictures.",
-)
+@cli_options.max_pixels
 def report(
     inputs: tuple[Path, ...],
     output: Path,

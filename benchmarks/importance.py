@@ -11,7 +11,7 @@ worth, not what a model trained without one would do.
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import pstdev
 from typing import Any
 
 import click
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import cwic
 from benchmarks import command
 from benchmarks.bd import METRICS, delta_rate
-from benchmarks.metrics import ms_ssim, psnr_db
+from benchmarks.metrics import bits_per_pixel, mean_point
 from cwic.backends import Runner
 from cwic.image import open_rgb
 
@@ -66,16 +66,12 @@ def _point(
     codec: cwic.Codec, quality: int, pictures: list[Bytes], files: list[bytes]
 ) -> dict[str, Any]:
     restored = [np.asarray(codec.decode(data)) for data in files]
-    bpp = [8 * len(f) / (p.shape[0] * p.shape[1]) for f, p in zip(files, pictures, strict=True)]
-    pairs = list(zip(pictures, restored, strict=True))
+    bpp = list(map(bits_per_pixel, files, pictures))
     return {
-        "setting": quality,
-        "bpp": round(fmean(bpp), 5),
+        **mean_point(quality, bpp, pictures, restored),
         "bpp_lowest": round(min(bpp), 4),
         "bpp_highest": round(max(bpp), 4),
         "bpp_deviation": round(pstdev(bpp), 4),
-        "psnr_db": round(fmean(psnr_db(a, b) for a, b in pairs), 4),
-        "ms_ssim": round(fmean(ms_ssim(a, b) for a, b in pairs), 6),
     }
 
 

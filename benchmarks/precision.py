@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import cwic
 from benchmarks import command, environment
 from benchmarks.bd import delta_rate
-from benchmarks.metrics import psnr_db
+from benchmarks.metrics import bits_per_pixel, psnr_db
 from cwic.backends.onnxrt import OnnxRuntimeRunner
 from cwic.bundle import Bundle
 from cwic.image import open_rgb, pad_to_multiple
@@ -71,8 +71,7 @@ def curves(codecs: Codecs, pictures: Sequence[Picture]) -> dict[str, list[dict[s
         files = {p: [c.encode(x, quality=quality) for x in pictures] for p, c in codecs.items()}
         for encoder, decoder in pairs:
             restored = [np.asarray(codecs[decoder].decode(data)) for data in files[encoder]]
-            pixels = [x.shape[0] * x.shape[1] for x in pictures]
-            bpp = [8 * len(f) / n for f, n in zip(files[encoder], pixels, strict=True)]
+            bpp = map(bits_per_pixel, files[encoder], pictures)
             psnr = [psnr_db(x, y) for x, y in zip(pictures, restored, strict=True)]
             points[f"{encoder} > {decoder}"].append(
                 {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import click
@@ -19,7 +18,7 @@ import numpy as np
 import cwic
 from benchmarks import command
 from benchmarks.bd import METRICS, delta_rate
-from benchmarks.metrics import ms_ssim, psnr_db
+from benchmarks.metrics import bits_per_pixel, mean_point
 from cwic.image import open_rgb
 
 __all__ = ["SHARES", "measured"]
@@ -40,19 +39,9 @@ def measured(codec: cwic.Codec, paths: list[Path], quality: int = QUALITY) -> di
             np.asarray(codec.decode(codec.encode(p, max_bytes=len(data))))
             for p, data in zip(pictures, cut, strict=True)
         ]
-        bpp = fmean(
-            8 * len(c) / (p.shape[0] * p.shape[1]) for c, p in zip(cut, pictures, strict=True)
-        )
+        bpp = list(map(bits_per_pixel, cut, pictures))
         for name, shown in zip(curves, (seen, made), strict=True):
-            pairs = list(zip(pictures, shown, strict=True))
-            curves[name].append(
-                {
-                    "setting": share,
-                    "bpp": round(bpp, 5),
-                    "psnr_db": round(fmean(psnr_db(a, b) for a, b in pairs), 4),
-                    "ms_ssim": round(fmean(ms_ssim(a, b) for a, b in pairs), 6),
-                }
-            )
+            curves[name].append(mean_point(share, bpp, pictures, shown))
     cut_curve, own = curves.values()
     return {
         "quality": quality,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import cwic
 from benchmarks import anchors, command, environment
-from benchmarks.metrics import ms_ssim, psnr_db, ssim
+from benchmarks.metrics import bits_per_pixel, ms_ssim, psnr_db, ssim
 from cwic.image import open_rgb
 
 __all__ = ["measure", "point_at"]
@@ -70,7 +70,7 @@ def _one(codec: _Codec, setting: float, picture: Pixels) -> dict[str, float]:
     restored = codec.decode(data)
     end = time.perf_counter()
     return {
-        "bpp": 8 * len(data) / (picture.shape[0] * picture.shape[1]),
+        "bpp": bits_per_pixel(data, picture),
         "psnr_db": psnr_db(picture, restored),
         "ssim": ssim(picture, restored),
         "ms_ssim": ms_ssim(picture, restored),

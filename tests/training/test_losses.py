@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from cwic_training import losses, ops
 
@@ -91,3 +92,39 @@ def test_the_hinge_is_flat_below_its_target_and_a_slope_above() -> None:
     loss.backward()
     assert bpp.grad is not None
     assert bpp.grad.tolist() == pytest.approx([0, 0, 30 / 4, 30 / 4])
+
+
+# ---- MS-SSIM --------------------------------------------------------------------------------
+
+
+def pictures(count: int, side: int = 168) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(3)
+    x = torch.rand(count, 3, 1, 1) + 0.3 * torch.rand(count, 3, side, side)
+    return x.clamp(0, 1), (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+
+
+@pytest.mark.parametrize(("share", "structural"), [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)])
+def test_the_first_pictures_are_judged_by_ms_ssim(share: float, structural: int) -> None:
+    """Against torchmetrics, which measures the models that are trained so."""
+    x, y = pictures(4)
+    found = losses.distortion(x, y, share)
+    similarity = [
+        multiscale_structural_similarity_index_measure(y[i : i + 1], x[i : i + 1], data_range=1.0)
+        for i in range(structural)
+    ]
+    wanted = [1300 * (1 - value) for value in similarity]
+    torch.testing.assert_close(found[:structural], torch.tensor(wanted), rtol=1e-3, atol=1e-3)
+    assert torch.equal(found[structural:], losses.mse255(x, y)[structural:])
+
+
+def test_ms_ssim_has_a_gradient_under_autocast() -> None:
+    x, y = pictures(1)
+    y.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        (value,) = losses.distortion(x, y, 1.0)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert y.grad is not None
+    assert y.grad.abs().max() > 0
+    better = (y - 50 * y.grad.sign() * 1e-4).detach()
+    assert losses.distortion(x, better, 1.0) < value

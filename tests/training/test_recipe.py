@@ -32,6 +32,9 @@ from cwic_training.recipe import Recipe
         {"rate_weight": -1.0},
         {"rate_model": "bits"},
         {"rate_model": ""},
+        {"ms_ssim": -0.1, "crop": 192},
+        {"ms_ssim": 1.1, "crop": 192},
+        {"ms_ssim": 0.5, "crop": 160},
     ],
 )
 def test_an_impossible_recipe_is_refused(change: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from cwic_training.data import find_pictures
 from cwic_training.entropy import fit_entropy_model
 from cwic_training.fit import fit
 from cwic_training.model import PRESETS
+from cwic_training.options import fit_arguments, recipe_from
 from cwic_training.recipe import Recipe
 
 __all__ = ["train"]
@@ -87,6 +88,12 @@ def main_stage(**options: Any) -> None:
     show_default=True,
     help="What a code costs in the loss.",
 )
+@click.option(
+    "--ms-ssim",
+    default=_DEFAULT.ms_ssim,
+    show_default=True,
+    help="Share of the pictures judged by MS-SSIM, 0 to 1; needs --crop 168 or more.",
+)
 @click.option("--rate-bpp", type=float, help="Fixed rate by the paper's hinge; default variable.")
 @click.option("--scale-min", default=_DEFAULT.scale_min, show_default=True)
 @click.option("--scale-max", default=_DEFAULT.scale_max, show_default=True)
@@ -126,27 +133,12 @@ def entropy_stage(
         f"rounding to integers), {report.codes_bpp:.4f} bpp"
     )
     click.echo(f"levels: {report.bits_per_level:.4f} bits per level, {report.levels_bpp:.4f} bpp")
+    click.echo(f"a progressive stream takes {report.progressive_ratio:.4f} times as much")
     click.echo(f"weights and tables in {out}")
 
 
 def _run(stage: str, options: dict[str, Any]) -> None:
-    names = Recipe.__dataclass_fields__
-    recipe = Recipe(stage=stage, **{k: v for k, v in options.items() if k in names})
-    memory_gb = options["memory_gb"]
-    result = fit(
-        None if options["model"] is None else PRESETS[options["model"]],
-        recipe,
-        train_glob=options["train_glob"],
-        valid_glob=options["valid_glob"],
-        folder=options["folder"],
-        initial=options["initial"],
-        resume=options["resume"],
-        workers=options["workers"],
-        memory_bytes=None if memory_gb is None else int(memory_gb * 1e9),
-        save_minutes=options["save_minutes"],
-        accelerator=options["accelerator"],
-        progress=options["progress"],
-    )
+    result = fit(recipe=recipe_from(stage, options), **fit_arguments(options))
     if result.stopped:
         click.echo(
             f"stopped after step {result.steps}; go on with --resume {result.folder}/last.ckpt"

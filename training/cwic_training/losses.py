@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import torch
+from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 from cwic_training.model import STRIDE
 
 __all__ = [
+    "MS_SSIM_SMALLEST_PX",
     "PIXELS_PER_CODE",
     "code_bpp",
+    "distortion",
     "fixed_rate_loss",
     "level_bpp",
     "mse255",
@@ -18,10 +21,36 @@ __all__ = [
 
 PIXELS_PER_CODE = STRIDE * STRIDE
 
+MS_SSIM_SMALLEST_PX = 161
+"""Shortest side of a picture that five scales of an 11-tap window fit in."""
+
+_MS_SSIM_GAIN = 1300.0
+"""What 1 - MS-SSIM is multiplied by to be as large as the MSE of the same picture, about,
+measured at 0.25 to 1 bit per pixel: so the same rate factor serves both."""
+
 
 def mse255(x: Tensor, y: Tensor) -> Tensor:
     """Mean squared error per picture on the 0..255 scale; [N, 3, H, W] twice to [N]."""
     return (x - y).square().mean((1, 2, 3)) * 255.0**2
+
+
+def distortion(x: Tensor, y: Tensor, ms_ssim_share: float) -> Tensor:
+    """What the reconstructions of a batch are judged by, per picture [N].
+
+    Args:
+        x: pictures in [0, 1], [N, 3, H, W].
+        y: their reconstructions, unclipped.
+        ms_ssim_share: that share of the pictures, the first ones, is judged by 1 - MS-SSIM
+            (RGB, five scales), the others by :func:`mse255`: on average the sum of the two,
+            at the cost of one. Sides of at least :data:`MS_SSIM_SMALLEST_PX` pixels then.
+    """
+    structural = round(ms_ssim_share * len(x))
+    found = mse255(x[structural:], y[structural:])
+    if structural == 0:
+        return found
+    with torch.autocast(x.device.type, enabled=False):
+        similarity = ms_ssim(y[:structural].float(), x[:structural], 1.0, size_average=False)
+    return torch.cat([_MS_SSIM_GAIN * (1 - similarity), found])
 
 
 def code_bpp(p: Tensor, scale: Tensor, n: int) -> Tensor:
@@ -49,7 +78,7 @@ def variable_rate_loss(distortion: Tensor, bpp: Tensor, scale: Tensor, weight: f
     """``mean(s * D + weight / s * R)``: one network for all rates.
 
     A picture coded at scale s sees the trade-off ``weight / s**2`` between distortion
-    (MSE on 0..255) and rate (bits per pixel); the two factors keep the gradients of low
+    (:func:`distortion`) and rate (bits per pixel); the two factors keep the gradients of low
     and high rates comparable.
     """
     return (scale * distortion + weight / scale * bpp).mean()

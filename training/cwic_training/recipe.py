@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cwic.errors import TrainingError
+from cwic_training.losses import MS_SSIM_SMALLEST_PX
 from cwic_training.model import STRIDE
 
 __all__ = ["Recipe"]
@@ -21,6 +22,7 @@ class Recipe:
         cooldown: last fraction of the steps over which learning rates fall to zero.
         batch: crops per step.
         crop: side of a crop in pixels, a multiple of 8.
+        ms_ssim: share of the pictures whose distortion is 1 - MS-SSIM instead of MSE, 0..1.
         rate_weight: weight of the rate term; with ``rate_bpp`` the weight of the hinge.
         rate_model: what a kept code costs in the loss: ``"count"``, one bit, or ``"context"``,
             what a context network trained along with the model makes of it.
@@ -37,6 +39,7 @@ class Recipe:
     cooldown: float = 0.3
     batch: int = 16
     crop: int = 128
+    ms_ssim: float = 0.0
     rate_weight: float = 20.0
     rate_model: str = "count"
     rate_bpp: float | None = None
@@ -57,6 +60,15 @@ class Recipe:
             raise TrainingError("steps, batch and validation interval must be at least 1")
         if self.crop <= 0 or self.crop % STRIDE:
             raise TrainingError(f"crop {self.crop} is not a positive multiple of {STRIDE}; use 128")
+        if not 0 <= self.ms_ssim <= 1:
+            raise TrainingError(
+                f"MS-SSIM share {self.ms_ssim} is outside 0..1; use for example 0.5"
+            )
+        if self.ms_ssim and self.crop < MS_SSIM_SMALLEST_PX:
+            raise TrainingError(
+                f"MS-SSIM needs crops of {MS_SSIM_SMALLEST_PX} pixels, not {self.crop}; "
+                "use for example 192"
+            )
         if not 0 <= self.seed < 1 << 32:
             raise TrainingError(f"seed {self.seed} is outside 0..2^32-1; use for example 0")
         if not 0 <= self.cooldown <= 1:

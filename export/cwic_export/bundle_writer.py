@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.numpy import save
 
 from cwic.bundle import MANIFEST, Bundle
-from cwic.context import ContextModel
+from cwic.entropy_model import ContextModel
 from cwic.errors import BundleError, ExportError
 from cwic.rate import QualityScale
 from cwic_export.formats import DEFAULT_FORMATS, Format, Job, Options, chosen

@@ -108,6 +108,9 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Weight of importance outside the boxes, 0..1.",
 )
+@click.option(
+    "--progressive", is_flag=True, help="A file that is cut anywhere gives a coarser picture."
+)
 @click.option("--strip", is_flag=True, help="Leave out EXIF and XMP.")
 @click.option(
     "--cluster",
@@ -122,6 +125,7 @@ def encode(
     psnr_db: float | None,
     roi: tuple[str, ...],
     roi_background: float,
+    progressive: bool,
     strip: bool,
     cluster: str | None,
 ) -> None:
@@ -137,6 +141,7 @@ def encode(
         "roi": parse_region(roi),
         "roi_background": roi_background,
         "max_pixels": common.max_pixels,
+        "progressive": progressive,
         "metadata": ("icc",) if strip else True,  # colours need their profile
     }
     allow_pixels(common.max_pixels)

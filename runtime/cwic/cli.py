@@ -94,15 +94,17 @@ def info(inputs: tuple[Path, ...]) -> None:
             f"{source}: {header.width_px}x{header.height_px}, {len(data)} bytes "
             f"({bpp:.3f} bpp), model {header.model_id.hex()}, quality {header.quality}, "
             f"levels {stream.levels_bytes} + codes {stream.codes_bytes} bytes, "
-            f"tiles {len(stream.tiles)}, {header.lanes} lanes{_carried(stream)}, checksums right"
+            f"tiles {len(stream.tiles)}, {header.lanes} lanes{_kind(stream)}, checksums right"
         )
 
 
-def _carried(stream: container.Stream) -> str:
-    """What a picture is or has beside plain colours."""
+def _kind(stream: container.Stream) -> str:
+    """How codes are ordered if not plainly, and what a picture is or has beside colours."""
     extras = [f"{container.EXTRAS[name]} {len(part)}" for name, part in stream.extras.items()]
-    grey = ", grey" if stream.header.grey else ""
-    return grey + (f", {' + '.join(extras)} bytes" if extras else "")
+    words = (", progressive" if stream.header.progressive else "") + (
+        ", grey" if stream.header.grey else ""
+    )
+    return words + (f", {' + '.join(extras)} bytes" if extras else "")
 
 
 cli.add_command(encode)

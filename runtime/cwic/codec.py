@@ -24,8 +24,8 @@ from cwic.backends import Runner, open_runner
 from cwic.bundle import Bundle
 from cwic.coding import Available, MapCoder
 from cwic.container import DEFAULT_MAX_PIXELS, STRIDE, Header, Stream
-from cwic.context import ContextModel
 from cwic.encoding import Encoded, Encoding, Target
+from cwic.entropy_model import ContextModel
 from cwic.errors import BundleError, ImageError, ModelMismatchError
 from cwic.extras import Extras
 from cwic.image import Canvas, as_picture
@@ -127,6 +127,7 @@ class Codec:
         roi_background: float = BACKGROUND,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         metadata: bool | Collection[str] = True,
+        progressive: bool = False,
     ) -> Encoded:
         """Compress a picture at a quality, bit rate, byte budget or PSNR (at most one of them).
 
@@ -147,6 +148,8 @@ class Codec:
                 grows with them, by about five bytes a pixel.
             metadata: whether to carry ICC profile, EXIF and XMP, or which: some of the names
                 icc, exif, xmp.
+            progressive: put the codes in layers, so that a file that is cut anywhere gives the
+                whole picture at a lower quality (:meth:`salvage`).
 
         Raises:
             ImageError: the picture cannot be coded, or is larger than ``max_pixels``.
@@ -168,7 +171,14 @@ class Codec:
             else position_weights(roi, *size, self.bundle.stride, roi_background)
         )
         encoding = Encoding(
-            self.bundle, self.runner, self.coder, self.qualities, picture, extras, weights
+            self.bundle,
+            self.runner,
+            self.coder,
+            self.qualities,
+            picture,
+            extras,
+            weights,
+            progressive,
         )
         return encoding.reach(target)
 

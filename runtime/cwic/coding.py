@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic import rans
-from cwic.container import Sections, Stream
-from cwic.context import ContextModel
+from cwic.container import Header, Sections, Stream
+from cwic.entropy_model import ContextModel, Decoded
 from cwic.errors import StreamError, UsageError
 from cwic.tiles import Tile, tile_grid
 
@@ -77,7 +77,7 @@ class MapCoder:
             raise UsageError(f"{threads} threads cannot code; use 1 or more")
         self.context, self.threads, self.tile = context, threads, tile
 
-    def write(self, codes: Bytes, levels: Bytes) -> Written:
+    def write(self, codes: Bytes, levels: Bytes, *, progressive: bool = False) -> Written:
         """Code codes uint8 [n/8, h, w] and levels uint8 [h, w]."""
         grid = tile_grid(levels.shape[0], levels.shape[1], self.tile)
         # From the largest tile, before any is modelled: only those at work are in memory.
@@ -85,11 +85,11 @@ class MapCoder:
 
         def write(tile: Tile) -> tuple[Sections, NDArray[np.float64]]:
             rows, columns = tile.area
-            part = levels[rows, columns]
-            coded = self.context.codes.encode(codes[:, rows, columns], part)
-            map_ = self.context.levels.encode(part)
-            bits = coded.pass_bits.reshape(self.context.codes.levels, -1).sum(axis=1)
-            return Sections(map_.to_bytes(1), coded.to_bytes(lanes)), bits
+            coded = self.context.encode(
+                codes[:, rows, columns], levels[rows, columns], progressive=progressive
+            )
+            sections = Sections(coded.levels.to_bytes(1), coded.codes.to_bytes(lanes))
+            return sections, coded.group_bits(self.context.codes.levels)
 
         tiles = self._map(write, grid)
         bits: NDArray[np.float64] = np.sum([bits for _, bits in tiles], axis=0)
@@ -101,14 +101,15 @@ class MapCoder:
         Raises:
             StreamError: the sections are not what a writer writes.
         """
-        lanes = stream.header.lanes
+        header = stream.header
 
         def read(job: tuple[Tile, Sections]) -> tuple[Bytes, Bytes]:
-            levels = self._levels(*job)
-            decoder = rans.Decoder(job[1].codes, lanes)
-            codes = self.context.codes.decode(decoder, levels)
+            decoder = rans.Decoder(job[1].codes, header.lanes)
+            found = self.context.decode_codes(
+                decoder, self._levels(*job, header), progressive=header.progressive
+            )
             decoder.finish()
-            return codes, levels
+            return found.codes, found.levels
 
         return self._assembled(stream, self._map(read, _jobs(stream)))
 
@@ -118,10 +119,11 @@ class MapCoder:
         def read(job: tuple[Tile, Sections]) -> tuple[Bytes, Bytes, int | None]:
             tile, sections = job
             try:
-                levels = self._levels(tile, sections)
+                levels = self._levels(tile, sections, stream.header)
             except StreamError:
                 return *self._nothing(tile.height, tile.width), None
-            return *self._intact(sections, levels, stream.header.lanes), self._count(levels)
+            found = self._intact(sections, levels, stream.header)
+            return found.codes, found.reached, self._count(found.levels)
 
         parts = self._map(read, _jobs(stream))
         codes, levels = self._assembled(stream, [part[:2] for part in parts])
@@ -135,24 +137,29 @@ class MapCoder:
         codes = np.zeros((self.context.codes.n // 8, height, width), np.uint8)
         return codes, np.zeros((height, width), np.uint8)
 
-    def _intact(self, sections: Sections, levels: Bytes, lanes: int) -> tuple[Bytes, Bytes]:
-        """Codes that can be read, and the level up to which they reach at each position."""
+    def _intact(self, sections: Sections, levels: Bytes, header: Header) -> Decoded:
+        """What can be read."""
         # A stream of 16-bit words may have been cut in the middle of one.
-        odd = (len(sections.codes) - rans.head_bytes(lanes)) % 2
+        odd = (len(sections.codes) - rans.head_bytes(header.lanes)) % 2
         try:
-            decoder = rans.Decoder(sections.codes[: len(sections.codes) - odd], lanes)
-            found = self.context.codes.decode_available(decoder, levels)
+            decoder = rans.Decoder(sections.codes[: len(sections.codes) - odd], header.lanes)
+            found = self.context.decode_codes(
+                decoder, levels, progressive=header.progressive, available=True
+            )
             if sections.complete:
                 decoder.finish()  # checksums are right, so anything but the end is wrong codes
         except StreamError:
-            return self._nothing(*levels.shape)
+            codes, reached = self._nothing(*levels.shape)
+            return Decoded(codes, levels, reached)
         return found
 
-    def _levels(self, tile: Tile, sections: Sections) -> Bytes:
+    def _levels(self, tile: Tile, sections: Sections, header: Header) -> Bytes:
         if sections.levels is None:
             raise StreamError("a tile has no levels; fetch or encode it again")
         decoder = rans.Decoder(sections.levels, 1)
-        levels = self.context.levels.decode(decoder, tile.height, tile.width)
+        levels = self.context.decode_levels(
+            decoder, tile.height, tile.width, progressive=header.progressive
+        )
         decoder.finish()
         return levels
 

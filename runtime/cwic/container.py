@@ -8,23 +8,23 @@
     round r = 0, 1, ...: per tile that has it: codes chunk r | CRC-32 4
     alpha | CRC-32 4, EXIF | CRC-32 4, XMP | CRC-32 4              those that there are
 
-A codes section is cut into chunks of 4096 bytes, so that a stream that was cut short still
-decodes, checked, up to its last whole chunk, every tile about equally far. Extra sections are
-opaque here; :mod:`cwic.metadata` and :mod:`cwic.alpha` have their content. There is exactly
-one stream for given sections, and a reader refuses every other: unknown flags, longer
-numbers, bytes after the end.
+A codes section is cut into chunks (:mod:`cwic.chunks`), so that damage costs no more than what
+follows it in its tile, and a stream that was cut short has every tile about equally far. Extra
+sections are opaque here; :mod:`cwic.metadata` and :mod:`cwic.alpha` have their content. There
+is exactly one stream for given sections, and a reader refuses every other: unknown flags,
+longer numbers, bytes after the end.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cwic.chunks import CHUNK_BYTES, chunks
 from cwic.errors import CorruptError, StreamError, TruncatedError, UsageError
 from cwic.header import (
     AGAIN,
-    CHUNK_BYTES,
     CRC_BYTES,
     DEFAULT_MAX_PIXELS,
     EXTRAS,
@@ -113,7 +113,9 @@ class Stream:
         sizes = [len(part) for tile in self.tiles for part in (tile.levels or b"", tile.codes)]
         head = self.header.to_bytes([len(self.extras[name]) for name in names], sizes)
         parts = [head, *levels, *(self.extras[name] for name in names if name == "icc")]
-        for tile, start, end in _chunks([len(tile.codes) for tile in self.tiles]):
+        for tile, start, end in chunks(
+            [len(tile.codes) for tile in self.tiles], self.header.progressive
+        ):
             parts.append(self.tiles[tile].codes[start:end])
         parts += [self.extras[name] for name in names if name != "icc"]
         return b"".join(part + zlib.crc32(part).to_bytes(CRC_BYTES, "little") for part in parts)
@@ -173,31 +175,24 @@ def _read_tiles(data: bytes, layout: Layout, *, salvage: bool) -> tuple[Sections
     at = layout.codes_start
     parts: list[list[bytes]] = [[] for _ in layout.codes]
     broken: set[int] = set()  # what follows a lost chunk cannot be decoded
-    for tile, start, end in _chunks(layout.codes):
+    for tile, start, end in chunks(layout.codes, layout.header.progressive):
         if at > len(data):
             break
         try:
             chunk = checked(data, at, end - start, "a codes section")
-            if tile not in broken:
-                parts[tile].append(chunk)
+        except TruncatedError:
+            if not salvage:
+                raise
+            chunk = data[at : at + end - start]  # all that is left of it, unchecked
         except StreamError:
             if not salvage:
                 raise
             broken.add(tile)
+        if tile not in broken:
+            parts[tile].append(chunk)
         at += end - start + CRC_BYTES
     found = [b"".join(part) for part in parts]
     return tuple(
         Sections(lv, codes, lv is not None and len(codes) == size)
         for lv, codes, size in zip(levels, found, layout.codes, strict=True)
     )
-
-
-def _chunks(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """``(tile, start, end)`` of every chunk of codes sections of these sizes, in file order."""
-    left = [tile for tile, size in enumerate(sizes) if size]
-    start = 0
-    while left:
-        for tile in left:
-            yield tile, start, min(start + CHUNK_BYTES, sizes[tile])
-        start += CHUNK_BYTES
-        left = [tile for tile in left if sizes[tile] > start]

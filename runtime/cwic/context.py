@@ -1,11 +1,13 @@
 """Probabilities of code bits from what is already decoded: an integer network.
 
 Group g of the codes (n/L channels) exists where the level is above g. Groups are coded one
-after the other, each in the nine passes of :mod:`cwic.scan`; a pass is computed for the
-whole map at once. For group g at a position, with codes as -1, 1 and 0 (masked, outside)::
+after the other, or layer by layer (:mod:`cwic.layers`), each in the nine passes of
+:mod:`cwic.scan`; a pass is computed for the whole map at once. For group g at a position,
+with codes as -1, 1 and 0 (masked, outside, not yet known)::
 
     own      group g at the 12 known neighbours of the pass
     earlier  groups 0..g-1 at the position itself
+    level    of the position, or what it is taken for
 
     a1  = clip(own[kind, g] u_own + earlier[g] u_earlier + level[g, level] + kind[kind, g], 0, 255)
     a2  = clip((middle[g] a1 + middle_bias[g] + 32) >> 6, 0, 255)
@@ -39,23 +41,20 @@ bit after the other in float; here whole passes are predicted at once and in int
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from cwic import rans
 from cwic.errors import BundleError, TruncatedError
-from cwic.level_model import Intervals, LevelModel
-from cwic.scan import KINDS, NEIGHBOURS, PASSES
+from cwic.known import CodeMap
+from cwic.layers import Step, plain_steps
+from cwic.level_model import IntervalPair, Intervals
+from cwic.scan import KINDS, NEIGHBOURS
 
-__all__ = ["CodeModel", "ContextModel", "Intervals", "read_tensors"]
+__all__ = ["CodeModel", "unpacked"]
 
 ACTIVATION = 32
 """Steps of 1/32: activations, and the weights of the first layer, whose inputs are -1, 0, 1."""
@@ -65,33 +64,6 @@ LARGEST_ACTIVATION = 255
 LOGITS = 768
 """Entries of ``codes.p1``: logits from -12 in steps of 1/32."""
 _EXACT = 1 << 24
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """The passes of one map size, concatenated in coding order."""
-
-    positions: NDArray[np.intp]  # [h w]
-    neighbours: NDArray[np.intp]  # [h w, 12]; h w: outside
-    sizes: tuple[int, ...]  # positions per pass
-
-    @property
-    def passes(self) -> Iterator[tuple[int, slice]]:
-        """Kind of each pass and where it lies."""
-        first = 0
-        for scan, size in zip(PASSES, self.sizes, strict=True):
-            yield scan.kind, slice(first, first + size)
-            first += size
-
-
-@lru_cache(maxsize=16)
-def _geometry(height: int, width: int) -> _Geometry:
-    positions = [scan.positions(height, width) for scan in PASSES]
-    neighbours = [np.full((len(positions[0]), NEIGHBOURS), height * width, np.intp)]
-    for scan, found in zip(PASSES[1:], positions[1:], strict=True):
-        neighbours.append(scan.neighbours(found, height, width))
-    sizes = tuple(len(found) for found in positions)
-    return _Geometry(np.concatenate(positions), np.concatenate(neighbours), sizes)
 
 
 class _Group:
@@ -175,147 +147,86 @@ class CodeModel:
         self.p1: NDArray[np.uint16] = tensors["codes.p1"]
         self._groups = [_Group(tensors, g, self.size) for g in range(levels)]
 
-    def encode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> Intervals:
-        """Intervals of the kept bits of ``codes``, uint8 [n/8, h, w], under ``levels`` [h, w]."""
-        flat = levels.reshape(-1)
-        geometry = _geometry(*levels.shape)
-        bits = np.unpackbits(codes.reshape(len(codes), -1), axis=0)
-        known = _Known(self.n, self.levels, len(flat))
-        in_order = flat[geometry.positions]
-        parts = []
-        for g, group in enumerate(self._groups):
-            kept = np.flatnonzero(in_order > g)
-            positions = geometry.positions[kept]
-            own_bits = bits[g * self.size : (g + 1) * self.size].T[positions]
-            known.fill(g, positions, own_bits)
-            kinds, sizes = [], []
-            for kind, part in geometry.passes:
-                first, last = np.searchsorted(kept, [part.start, part.stop])
-                sizes.append(int(last - first))
-                if last > first:
-                    kinds.append((kind, slice(int(first), int(last))))
-            inputs = known.inputs(g, positions, geometry.neighbours[kept])
-            index = group.logits(inputs, flat[positions], kinds)
-            starts, freqs = rans.bit_intervals(own_bits.reshape(-1), self.p1[index].reshape(-1))
-            ends = self.size * np.cumsum(sizes)[:-1]
-            parts += list(zip(np.split(starts, ends), np.split(freqs, ends), strict=True))
-        return Intervals.joined(parts)
+    def open(self, height: int, width: int) -> CodeMap:
+        """A map of which no code is known yet."""
+        return CodeMap(self.n, self.levels, height, width)
 
-    def decode(self, decoder: rans.Decoder, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The packed codes, uint8 [n/8, h, w]; masked bits are 0.
+    def encode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> Intervals:
+        """Intervals of the kept bits in plain order.
+
+        Args:
+            codes: uint8 [n/8, h, w].
+            levels: uint8 [h, w].
+        """
+        known, bits = self.open(*levels.shape), unpacked(codes)
+        steps = plain_steps(self.levels)
+        return Intervals.joined(
+            [part for step in steps for part in self.encode_step(known, step, bits, levels)]
+        )
+
+    def encode_step(
+        self, known: CodeMap, step: Step, bits: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> list[IntervalPair]:
+        """``(starts, freqs)`` of a step's nine passes; its codes are known then.
+
+        Args:
+            known: the map so far.
+            step: group, and the levels that have it now.
+            bits: of the whole map, uint8 [n, h w].
+            levels: uint8 [h, w].
+        """
+        g, having = step
+        order, flat = known.order, levels.reshape(-1)
+        kept = np.flatnonzero(having[flat[order.positions]])
+        positions = order.positions[kept]
+        own_bits = bits[g * self.size : (g + 1) * self.size].T[positions]
+        known.fill(g, positions, own_bits)
+        kinds, sizes = [], []
+        for kind, part in order.passes:
+            first, last = np.searchsorted(kept, [part.start, part.stop])
+            sizes.append(int(last - first))
+            if last > first:
+                kinds.append((kind, slice(int(first), int(last))))
+        index = self._groups[g].logits(known.inputs(g, kept), flat[positions], kinds)
+        starts, freqs = rans.bit_intervals(own_bits.reshape(-1), self.p1[index].reshape(-1))
+        ends = self.size * np.cumsum(sizes)[:-1]
+        return list(zip(np.split(starts, ends), np.split(freqs, ends), strict=True))
+
+    def decode_step(
+        self, known: CodeMap, step: Step, decoder: rans.Decoder, levels: NDArray[np.uint8]
+    ) -> Iterator[NDArray[np.intp]]:
+        """Decode a step into ``known``; yields the flat positions of each pass that is done.
 
         Raises:
-            TruncatedError: the data ends too early.
+            TruncatedError: the data ends too early; positions that it reaches were yielded.
         """
-        known = _Known(self.n, self.levels, levels.size)
-        for _ in self._passes(decoder, levels, known):
-            pass
-        return known.packed(*levels.shape)
-
-    def decode_available(
-        self, decoder: rans.Decoder, levels: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """:meth:`decode` of data that may be cut.
-
-        Returns:
-            The codes of every pass that is whole, uint8 [n/8, h, w], and the level up to
-            which they reach at each position, uint8 [h, w].
-        """
-        known = _Known(self.n, self.levels, levels.size)
-        reached = np.zeros(levels.size, np.uint8)
-        with contextlib.suppress(TruncatedError):
-            for g, positions in self._passes(decoder, levels, known):
-                reached[positions] = g + 1
-        return known.packed(*levels.shape), reached.reshape(levels.shape)
-
-    def _passes(
-        self, decoder: rans.Decoder, levels: NDArray[np.uint8], known: _Known
-    ) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """Decode pass after pass into ``known``; yields the group and positions of each."""
-        flat = levels.reshape(-1)
-        geometry = _geometry(*levels.shape)
-        in_order = flat[geometry.positions]
-        for g, group in enumerate(self._groups):
-            for kind, part in geometry.passes:
-                kept = part.start + np.flatnonzero(in_order[part] > g)
-                if not len(kept):
-                    continue
-                positions = geometry.positions[kept]
-                inputs = known.inputs(g, positions, geometry.neighbours[kept])
-                index = group.logits(inputs, flat[positions], [(kind, slice(None))])
-                bits = decoder.decode_bits(self.p1[index].reshape(-1))
-                known.fill(g, positions, bits.reshape(-1, self.size))
-                yield g, positions
+        g, having = step
+        order, flat = known.order, levels.reshape(-1)
+        chosen = having[flat[order.positions]]
+        for kind, part in order.passes:
+            kept = part.start + np.flatnonzero(chosen[part])
+            if not len(kept):
+                continue
+            positions = order.positions[kept]
+            index = self._groups[g].logits(
+                known.inputs(g, kept), flat[positions], [(kind, slice(None))]
+            )
+            p1 = self.p1[index].reshape(-1)
+            try:
+                bits = decoder.decode_bits(p1)
+            except TruncatedError:
+                bits = decoder.decode_available_bits(p1)
+                whole = len(bits) // self.size
+                known.fill(g, positions[:whole], bits[: whole * self.size].reshape(-1, self.size))
+                yield positions[:whole]
+                raise
+            known.fill(g, positions, bits.reshape(-1, self.size))
+            yield positions
 
 
-class _Known:
-    """The codes known so far as -1, 0, 1, by position and by group.
-
-    By group there is one more position, of zeros: what lies outside the map.
-    """
-
-    def __init__(self, n: int, levels: int, positions: int) -> None:
-        self._size = n // levels
-        self._by_position = np.zeros((positions, n), np.int8)
-        self._by_group = np.zeros((levels, positions + 1, self._size), np.int8)
-
-    def fill(self, g: int, positions: NDArray[np.intp], bits: NDArray[np.uint8]) -> None:
-        signs = 2 * bits.view(np.int8) - 1
-        self._by_position[positions, g * self._size : (g + 1) * self._size] = signs
-        self._by_group[g, positions] = signs
-
-    def inputs(
-        self, g: int, positions: NDArray[np.intp], neighbours: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        width = NEIGHBOURS * self._size
-        inputs = np.empty((len(positions), width + g * self._size), np.float32)
-        own = self._by_group[g].take(neighbours, axis=0)
-        inputs[:, :width] = own.reshape(len(positions), width)
-        # Whole rows, then their beginnings: take() copies what is not contiguous.
-        inputs[:, width:] = self._by_position.take(positions, axis=0)[:, : g * self._size]
-        return inputs
-
-    def packed(self, height: int, width: int) -> NDArray[np.uint8]:
-        bits = (self._by_position > 0).T.reshape(-1, height, width)
-        return np.packbits(bits, axis=0)
-
-
-class ContextModel:
-    """The entropy model of one bundle: of levels and of codes.
-
-    Args:
-        tensors: the arrays of ``context.safetensors`` by name.
-        n: code channels.
-        levels: L.
-
-    Raises:
-        BundleError: an array is missing or not of the shape, type or range above.
-    """
-
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
-        if "levels.frequencies" not in tensors:
-            raise BundleError("the entropy model lacks levels.frequencies; export the model again")
-        self.levels = LevelModel(tensors["levels.frequencies"], levels)
-        self.codes = CodeModel(tensors, n, levels)
-
-    @classmethod
-    def from_bytes(cls, data: bytes, n: int, levels: int) -> ContextModel:
-        """Read ``context.safetensors``."""
-        return cls(read_tensors(data), n, levels)
-
-
-def read_tensors(data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of ``context.safetensors`` by name.
-
-    Raises:
-        BundleError: the bytes are not a safetensors file.
-    """
-    try:
-        return dict(load(data))
-    except (SafetensorError, ValueError, KeyError) as exc:
-        raise BundleError(
-            f"the entropy model cannot be read ({exc}); export the model again"
-        ) from exc
+def unpacked(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bits uint8 [n, h w] of codes uint8 [n/8, h, w]."""
+    return np.unpackbits(codes.reshape(len(codes), -1), axis=0)
 
 
 def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:

@@ -89,6 +89,7 @@ class Encoding:
         picture: what was encoded.
         extras: extra sections of the stream.
         weights: factors of importance at each position, float [h, w]; None: no region.
+        progressive: whether files have their codes in layers.
     """
 
     def __init__(
@@ -100,10 +101,11 @@ class Encoding:
         picture: Picture,
         extras: Mapping[str, bytes],
         weights: NDArray[np.float64] | None,
+        progressive: bool = False,
     ) -> None:
         self._bundle, self._runner, self._coder = bundle, runner, coder
         self._qualities, self._picture, self._extras = qualities, picture, extras
-        self._weights = weights
+        self._weights, self._progressive = weights, progressive
         self._size = picture.height_px, picture.width_px
         self._codes, self._importance = tiled.encode(
             runner, picture.part, *self._size, bundle.stride
@@ -141,7 +143,7 @@ class Encoding:
         self, scale: float, importance: NDArray[np.uint8] | NDArray[np.float64]
     ) -> tuple[Encoded, Measured]:
         levels = levels_from_importance(importance, scale, self._bundle.levels)
-        written = self._coder.write(self._codes, levels)
+        written = self._coder.write(self._codes, levels, progressive=self._progressive)
         height_px, width_px = self._size
         header = Header(
             width_px,
@@ -152,6 +154,7 @@ class Encoding:
             self._coder.tile,
             self._picture.grey,
             tuple(self._extras),
+            self._progressive,
         )
         data = Stream(header, written.tiles, self._extras).to_bytes()
         encoded = Encoded(data, levels, width_px, height_px, scale)

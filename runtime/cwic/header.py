@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cwic.bundle import MODEL_ID_BYTES
+from cwic.chunks import chunk_count
 from cwic.errors import (
     CorruptError,
     LimitError,
@@ -27,7 +28,6 @@ from cwic.tiles import tile_count
 
 __all__ = [
     "AGAIN",
-    "CHUNK_BYTES",
     "CRC_BYTES",
     "DEFAULT_MAX_PIXELS",
     "EXTRAS",
@@ -45,10 +45,9 @@ __all__ = [
 ]
 
 MAGIC = b"\x89CWC"
-VERSION = 3
+VERSION = 4
 MAX_SIDE_PX = (1 << 24) - 1
 DEFAULT_MAX_PIXELS = 1 << 26
-CHUNK_BYTES = 4096
 CRC_BYTES = 4
 STRIDE = 8
 EXTRAS = {"icc": "ICC profile", "alpha": "alpha", "exif": "EXIF", "xmp": "XMP"}
@@ -57,6 +56,7 @@ MAX_METADATA_BYTES = 1 << 22
 """The largest ICC profile, EXIF or XMP, uncompressed."""
 AGAIN = "fetch or encode it again"
 _GREY = 1
+_PROGRESSIVE = 1 << 6
 _SMALLEST_TILE = 16
 _LARGEST_TILE = _SMALLEST_TILE << 7
 _MAX_SECTION = (1 << 31) - 1
@@ -75,6 +75,7 @@ class Header:
         tile: longest side of a tile in positions of 8 pixels, a power of two 16..2048.
         grey: whether the picture is decoded to grey.
         extras: the extra sections that it has, names and order of :data:`EXTRAS`.
+        progressive: whether the codes come in layers, see :mod:`cwic.layers`.
     """
 
     width_px: int
@@ -85,6 +86,7 @@ class Header:
     tile: int
     grey: bool = False
     extras: tuple[str, ...] = ()
+    progressive: bool = False
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -106,6 +108,7 @@ class Header:
             if not _extra_fits(name, size):
                 raise UsageError(f"{size} bytes of {EXTRAS[name]} do not fit; leave it out")
         coder = (self.lanes.bit_length() - 1) | (self.tile // _SMALLEST_TILE).bit_length() - 1 << 3
+        coder |= _PROGRESSIVE * self.progressive
         flags = _GREY * self.grey | sum(
             2 << i for i, name in enumerate(EXTRAS) if name in self.extras
         )
@@ -176,7 +179,7 @@ class Layout:
             places["icc"] = at, extras["icc"]
             at += extras.pop("icc") + CRC_BYTES
         codes_start = at
-        at += sum(codes) + CRC_BYTES * sum(-(-size // CHUNK_BYTES) for size in codes)
+        at += sum(codes) + CRC_BYTES * chunk_count(codes, header.progressive)
         for name, size in extras.items():
             places[name] = at, size
             at += size + CRC_BYTES
@@ -225,7 +228,7 @@ def read_layout(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Layout:
     height_px, at = _read_number(data, at)
     sides_fit = 1 <= width_px <= MAX_SIDE_PX and 1 <= height_px <= MAX_SIDE_PX
     flags_fit = flags < 2 << len(EXTRAS)
-    if not sides_fit or coder & 7 > 6 or coder >> 6 or not 1 <= quality <= 100 or not flags_fit:
+    if not sides_fit or coder & 7 > 6 or coder >> 7 or not 1 <= quality <= 100 or not flags_fit:
         raise CorruptError(f"a header field is out of range; {AGAIN}")
     header = Header(
         width_px,
@@ -233,7 +236,8 @@ def read_layout(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Layout:
         data[6 : 6 + MODEL_ID_BYTES],
         quality,
         lanes=1 << (coder & 7),
-        tile=_SMALLEST_TILE << (coder >> 3),
+        tile=_SMALLEST_TILE << (coder >> 3 & 7),
+        progressive=bool(coder & _PROGRESSIVE),
         grey=bool(flags & _GREY),
         extras=tuple(name for i, name in enumerate(EXTRAS) if flags & 2 << i),
     )

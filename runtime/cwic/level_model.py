@@ -8,10 +8,15 @@ inside the map::
     row     (kind of the pass * (2L + 1) + mean) * 4 + spread; the first pass: mean = spread = 0
 
 The row of ``levels.frequencies`` gives the probability of each level in 1/65536.
+
+A progressive stream tells the levels in the stages of :mod:`cwic.layers`, by the same rows,
+from what the levels around are taken for: a prefix has the probability of all its levels
+together, in proportion to that of the prefix before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,13 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic import rans
-from cwic.errors import BundleError
+from cwic.errors import BundleError, CorruptError
+from cwic.layers import OFFSET, STAGES, prefixes, stand_ins
 from cwic.scan import KINDS, PASSES, Pass
 
 __all__ = ["LEVEL_SPREADS", "Intervals", "LevelModel", "level_context", "level_contexts"]
 
 LEVEL_SPREADS = 4
 _NEAREST = 4
+IntervalPair = tuple[NDArray[np.uint16], NDArray[np.uint16]]
+"""``starts`` and ``freqs`` of a pass."""
+
 _BITS_COST = 16 - np.log2(np.maximum(np.arange(65537), 1)).astype(np.float64)
 
 
@@ -61,7 +70,7 @@ class Intervals:
         return rans.encode(self.starts, self.freqs, self.pass_sizes, lanes)
 
     @classmethod
-    def joined(cls, parts: list[tuple[NDArray[np.uint16], NDArray[np.uint16]]]) -> Intervals:
+    def joined(cls, parts: list[IntervalPair]) -> Intervals:
         """One after the other, each ``(starts, freqs)`` a pass."""
         return cls(
             np.concatenate([starts for starts, _ in parts]),
@@ -132,19 +141,92 @@ class LevelModel:
         self.levels = levels
         self.cumulative = np.zeros((len(frequencies), levels + 2), np.uint32)
         np.cumsum(frequencies, axis=1, out=self.cumulative[:, 1:], dtype=np.uint32)
+        self._made: dict[int, tuple[NDArray[np.uint32], NDArray[np.intp]]] = {}
 
     def encode(self, levels: NDArray[np.uint8]) -> Intervals:
         """Intervals of a map, uint8 [h, w], each 0..L."""
         flat, parts = levels.reshape(-1), []
-        for scan, (positions, neighbours) in zip(PASSES, _nearest(*levels.shape), strict=True):
-            rows = level_context(flat, scan, neighbours, self.levels)
+        for positions, rows in self._passes(flat, *levels.shape):
             parts.append(rans.symbol_intervals(flat[positions], self.cumulative, rows))
         return Intervals.joined(parts)
 
     def decode(self, decoder: rans.Decoder, height: int, width: int) -> NDArray[np.uint8]:
         """The map of levels, uint8 [height, width]."""
         flat = np.zeros(height * width, np.uint8)
-        for scan, (positions, neighbours) in zip(PASSES, _nearest(height, width), strict=True):
-            rows = level_context(flat, scan, neighbours, self.levels)
+        for positions, rows in self._passes(flat, height, width):
             flat[positions] = decoder.decode_symbols(self.cumulative, rows)
         return flat.reshape(height, width)
+
+    def encode_stage(self, levels: NDArray[np.uint8], stage: int) -> list[IntervalPair]:
+        """``(starts, freqs)`` of each pass of what a stage tells of levels uint8 [h, w]."""
+        flat, parts = levels.reshape(-1), []
+        known, before = prefixes(flat, stage), self._before(flat, stage)
+        tables, first = self._stage_tables(stage)
+        seen = stand_ins(known, stage, self.levels)
+        for positions, rows in self._passes(seen, *levels.shape):
+            of = before[positions]
+            symbols = (known[positions] - first[of]).astype(np.uint8)
+            parts.append(rans.symbol_intervals(symbols, tables, rows * len(first) + of))
+        return parts
+
+    def decode_stage(
+        self, decoder: rans.Decoder, levels: NDArray[np.uint8], stage: int
+    ) -> NDArray[np.uint8]:
+        """What levels are taken for after a stage, uint8 [h, w].
+
+        Args:
+            decoder: of the section.
+            levels: what they were taken for before.
+            stage: its number.
+
+        Raises:
+            TruncatedError: the data ends too early.
+            CorruptError: it says what no level is.
+        """
+        before = self._before(levels.reshape(-1), stage)
+        tables, first = self._stage_tables(stage)
+        seen = np.zeros(levels.size, np.uint8)
+        for positions, rows in self._passes(seen, *levels.shape):
+            of = before[positions]
+            known = first[of] + decoder.decode_symbols(tables, rows * len(first) + of)
+            self._check(known, stage)
+            seen[positions] = stand_ins(known, stage, self.levels)
+        return seen.reshape(levels.shape)
+
+    def _check(self, known: NDArray[np.intp], stage: int) -> None:
+        shift = STAGES[stage][0]
+        lowest = (known << shift) - OFFSET
+        if ((lowest > self.levels) | (lowest + (1 << shift) <= 0)).any():
+            raise CorruptError("a level is out of range; fetch or encode the stream again")
+
+    @staticmethod
+    def _before(levels: NDArray[np.uint8], stage: int) -> NDArray[np.intp]:
+        """What is known of levels before a stage; of what they are taken for, too."""
+        return prefixes(levels, stage - 1) if stage else np.zeros(levels.size, np.intp)
+
+    def _stage_tables(self, stage: int) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+        """Cumulative tables of a stage, one for each row and prefix before; their first symbols."""
+        if stage not in self._made:
+            shift, most = STAGES[stage][0], self.levels + OFFSET
+            if stage:
+                first = 2 * np.arange((most >> shift + 1) + 1)
+                symbols = 2
+            else:
+                # One that never is: a symbol must not take all of the table.
+                first, symbols = np.zeros(1, np.intp), (most >> shift) + 2
+            ends = (first[:, None] + np.arange(symbols + 1) << shift) - OFFSET
+            sums = self.cumulative[:, np.clip(ends, 0, self.levels + 1)].astype(np.int64)
+            sums -= sums[..., :1]
+            total = np.maximum(sums[..., -1:], 1)
+            # Each symbol keeps at least 1.
+            tables = sums * (65536 - symbols) // total + np.arange(symbols + 1)
+            tables[..., -1] = 65536
+            self._made[stage] = tables.reshape(-1, symbols + 1).astype(np.uint32), first
+        return self._made[stage]
+
+    def _passes(
+        self, seen: NDArray[np.uint8], height: int, width: int
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Positions and rows of each pass; ``seen`` is filled by the caller meanwhile."""
+        for scan, (positions, neighbours) in zip(PASSES, _nearest(height, width), strict=True):
+            yield positions, level_context(seen, scan, neighbours, self.levels)

@@ -301,6 +301,20 @@ class Decoder:
         _check_p1(p1)
         return self._pass(self._backend.decode_bits, p1.tobytes())
 
+    def decode_available_bits(self, p1: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """The first bits of a pass, as many as data that was cut has; nothing can follow them."""
+        few, many = 0, len(p1)  # so many are there; so many may be
+        bits = np.zeros(0, np.uint8)
+        while few < many:
+            middle = (few + many + 1) // 2
+            before = self._offset, self._states
+            try:
+                bits, few = self.decode_bits(p1[:middle]), middle
+            except TruncatedError:
+                many = middle - 1
+            self._offset, self._states = before
+        return bits
+
     def decode_symbols(self, cumulative: NDArray[np.uint32], rows: _Rows) -> NDArray[np.uint8]:
         """One pass of symbols; the tables are those of :func:`symbol_intervals`."""
         _check_tables(cumulative, rows)

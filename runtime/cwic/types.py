@@ -35,3 +35,4 @@ class EncodeOptions(TypedDict, total=False):
     roi_background: float
     max_pixels: int
     metadata: bool | Collection[str]
+    progressive: bool

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import cwic
 from cwic import rans
-from cwic.context import LOGITS, CodeModel, read_tensors
+from cwic.context import LOGITS, CodeModel
+from cwic.entropy_model import read_tensors
 from cwic.errors import BundleError
 from cwic.image import open_rgb
 from cwic.rate import levels_from_importance

@@ -45,6 +45,9 @@ def streams() -> dict[str, bytes]:
             )
             for seed, (rows, columns, tile, lanes) in enumerate(_SHAPES)
         }
+        frames["progressive"] = coded(
+            codec, *drawn(codec, 17, 33, len(_SHAPES)), tile=16, lanes=2, progressive=True
+        )
     found |= {name: frame.to_bytes() for name, frame in frames.items()}
     several, chunked = (frames[name] for name in ("17x33-tile16-lanes2", "48x60-tile64-lanes4"))
     for name, frame in (("several", several), ("chunked", chunked)):

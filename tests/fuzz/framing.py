@@ -34,7 +34,7 @@ class Frame:
     width: int | bytes
     height: int | bytes
     tiles: tuple[tuple[bytes, bytes], ...] = ((b"levels", b"some codes"),)
-    version: int = 3
+    version: int = 4
     coder: int = 0
     model_id: bytes = b"modelid!"
     quality: int = 50
@@ -62,10 +62,9 @@ class Frame:
         early = 1 if self.flags & _ICC else 0
         parts = [self.header, *(_summed(levels) for levels, _ in self.tiles)]
         parts += [_summed(section) for section in self.extras[:early]]
-        longest = max((len(codes) for _, codes in self.tiles), default=0)
-        for start in range(0, longest, CHUNK_BYTES):
-            chunks = (codes[start : start + CHUNK_BYTES] for _, codes in self.tiles)
-            parts += [_summed(chunk) for chunk in chunks if chunk]
+        sizes = [len(codes) for _, codes in self.tiles]
+        for tile, start, end in _chunks(sizes, self.coder):
+            parts.append(_summed(self.tiles[tile][1][start:end]))
         parts += [_summed(section) for section in self.extras[early:]]
         return b"".join(parts)
 
@@ -89,7 +88,7 @@ def parsed(data: bytes) -> Frame | None:
         return None
     (width, height, *sizes), at = found
     sections = [bytearray() for _ in sizes]
-    for section, first, length in _parts(data[15], sizes, at + _CRC, len(data)):
+    for section, first, length in _parts(data, sizes, at + _CRC, len(data)):
         sections[section] += data[first : first + length]
     whole, count = [bytes(section) for section in sections], _extras(data[15])
     tiles = tuple(zip(whole[count::2], whole[count + 1 :: 2], strict=True))
@@ -106,12 +105,12 @@ def repaired(data: bytes, model_id: bytes | None = None) -> bytes:
     """
     out = bytearray(data)
     if model_id is not None and len(out) >= _FIXED:
-        out[:5], out[6:14] = b"\x89CWC\3", model_id
+        out[:5], out[6:14] = b"\x89CWC\4", model_id
     found = _numbers(bytes(out))
     if found is None:
         return bytes(out)
     (_, _, *sizes), at = found
-    spans = [(first, length) for _, first, length in _parts(out[15], sizes, at + _CRC, len(out))]
+    spans = [(first, length) for _, first, length in _parts(out, sizes, at + _CRC, len(out))]
     for first, length in [(0, at), *spans]:
         end = first + length
         if end + _CRC <= len(out):
@@ -127,21 +126,34 @@ def _extras(flags: int) -> int:
     return (flags >> 1 & 15).bit_count()
 
 
-def _parts(flags: int, sizes: list[int], at: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _chunks(sizes: list[int], coder: int) -> Iterator[tuple[int, int, int]]:
+    """``(tile, start, end)`` of every chunk of codes sections, in file order."""
+    longest = max(sizes, default=0)
+    rounds = -(-longest // CHUNK_BYTES)
+    shares = bool(coder & 0x40) and len(sizes) > 1
+    if shares:
+        rounds = max(rounds, min(16, -(-longest // 512)))
+    for r in range(rounds):
+        for tile, size in enumerate(sizes):
+            cuts = [k * size // rounds if shares else min(size, k * 4096) for k in (r, r + 1)]
+            if cuts[0] < cuts[1]:
+                yield tile, cuts[0], cuts[1]
+
+
+def _parts(
+    data: bytes | bytearray, sizes: list[int], at: int, end: int
+) -> Iterator[tuple[int, int, int]]:
     """``(section, first byte, length)`` of every checked part up to ``end``, in file order."""
-    count = _extras(flags)
-    early = 1 if flags & _ICC else 0
+    count = _extras(data[15])
+    early = 1 if data[15] & _ICC else 0
     for section in (*range(count, len(sizes), 2), *range(early)):
         yield section, at, sizes[section]
         at += sizes[section] + _CRC
-    start = 0
-    while at < end and any(size > start for size in sizes[count + 1 :: 2]):
-        for section in range(count + 1, len(sizes), 2):
-            length = min(sizes[section] - start, CHUNK_BYTES)
-            if length > 0:
-                yield section, at, length
-                at += length + _CRC
-        start += CHUNK_BYTES
+    for tile, first, last in _chunks(sizes[count + 1 :: 2], data[5]):
+        if at >= end:
+            return
+        yield count + 1 + 2 * tile, at, last - first
+        at += last - first + _CRC
     for section in range(early, count):
         yield section, at, sizes[section]
         at += sizes[section] + _CRC

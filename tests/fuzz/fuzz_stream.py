@@ -48,7 +48,7 @@ def _other_frame(frame: Frame, rng: np.random.Generator) -> Frame:
     old = tiles[place][section]
     match int(rng.integers(9)):
         case 0:
-            return replace(frame, coder=int(rng.integers(64)), model_id=MODEL_ID)
+            return replace(frame, coder=int(rng.integers(128)), model_id=MODEL_ID)
         case 1:
             side = number(int(rng.choice(_SIDES)), int(rng.choice([1, 1, 1, 4])))
             return replace(frame, width=side) if section else replace(frame, height=side)

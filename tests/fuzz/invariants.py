@@ -46,7 +46,15 @@ def check(codec: Codec, data: bytes, max_pixels: int) -> str:
         assert _one_line(error)
         _check_salvage(codec, data, max_pixels, None)
         return "coder"
-    again = coded(codec, codes, levels, tile=stream.header.tile, lanes=stream.header.lanes)
+    header = stream.header
+    again = coded(
+        codec,
+        codes,
+        levels,
+        tile=header.tile,
+        lanes=header.lanes,
+        progressive=header.progressive,
+    )
     assert again.tiles == tuple((tile.levels, tile.codes) for tile in stream.tiles)
     rewritten = Extras.read(replace(stream, extras=extras.sections()))
     assert rewritten.metadata == extras.metadata

@@ -75,17 +75,18 @@ def coded(
     *,
     tile: int = 16,
     lanes: int = 1,
+    progressive: bool = False,
 ) -> Frame:
     """A valid stream of these codes and levels, with tiles and lanes of one's choice."""
     height, width = levels.shape
     sections = []
     for part in tile_grid(height, width, tile):
         rows, columns = part.area
-        kept = levels[rows, columns]
-        intervals = codec.context.codes.encode(codes[:, rows, columns], kept)
-        levels_section = codec.context.levels.encode(kept).to_bytes(1)
-        sections.append((levels_section, intervals.to_bytes(lanes)))
-    coder = lanes.bit_length() - 1 | (tile // 16).bit_length() - 1 << 3
+        made = codec.context.encode(
+            codes[:, rows, columns], levels[rows, columns], progressive=progressive
+        )
+        sections.append((made.levels.to_bytes(1), made.codes.to_bytes(lanes)))
+    coder = lanes.bit_length() - 1 | (tile // 16).bit_length() - 1 << 3 | progressive << 6
     return Frame(
         8 * width, 8 * height, tuple(sections), coder=coder, model_id=codec.bundle.model_id
     )

@@ -151,7 +151,7 @@ def test_damaged_files(encoded: Path, tmp_path: Path, kind: str, command: str) -
 def test_partial_takes_what_is_intact(encoded: Path, tmp_path: Path, lost: str) -> None:
     good = encoded.read_bytes()
     (tile,) = Stream.from_bytes(good).tiles
-    behind = {"codes": 0, "levels": len(tile.codes) + 4, "nothing": -1}[lost]
+    behind = {"codes": len(tile.codes) + 3, "levels": len(tile.codes) + 4, "nothing": -1}[lost]
     path, target = tmp_path / "cut.cwic", tmp_path / "b.png"
     path.write_bytes(good[: len(good) - 1 - behind])
     if lost != "nothing":

@@ -80,7 +80,9 @@ def test_golden_bytes() -> None:
     text = (GOLDEN / "container.hex").read_text()
     assert made["text"]() == text
     data = bytes.fromhex("".join(line.partition("#")[0] for line in text.splitlines()))
-    assert data == dressed(("icc", "alpha")).to_bytes()
+    stream = dressed(("icc", "alpha"))
+    header = dataclasses.replace(stream.header, progressive=True)
+    assert data == dataclasses.replace(stream, header=header).to_bytes()
 
 
 SIZES = (9000, 0, 4096, 4097, 1, 8192)
@@ -93,7 +95,7 @@ def rounds() -> tuple[Stream, bytes]:
     levels = [bytes([i]) * (i + 1) for i in range(6)]
     codes = [random.Random(i).randbytes(size) for i, size in enumerate(SIZES)]  # noqa: S311
     tiles = tuple(Sections(lv, cd) for lv, cd in zip(levels, codes, strict=True))
-    head = b"\x89CWC\x03\x06modelid!\x07\0" + b"\xc0\x02" + b"\xc1\x01"
+    head = b"\x89CWC\x04\x06modelid!\x07\0" + b"\xc0\x02" + b"\xc1\x01"
     for lv, size in zip(levels, SIZES, strict=True):
         head += bytes([len(lv)])
         head += bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
@@ -113,12 +115,46 @@ def test_codes_go_round_the_tiles_in_chunks() -> None:
     assert Stream.from_bytes(data) == Stream.salvage(data) == stream
 
 
+def test_tiles_of_a_progressive_stream_share_every_round() -> None:
+    """9000 bytes at most: 16 rounds of at least 512 bytes of the largest tile."""
+    plain, _ = rounds()
+    header = dataclasses.replace(plain.header, progressive=True)
+    stream = dataclasses.replace(plain, header=header)
+    data = stream.to_bytes()
+    assert Stream.from_bytes(data) == Stream.salvage(data) == stream
+    first = data.index(plain.tiles[0].codes[:562])
+    at = first
+    for tile in (0, 2, 3, 5):  # 1/16 of each; tile 1 has none and tile 4 one byte, in the last
+        part = plain.tiles[tile].codes[: SIZES[tile] // 16]
+        assert data[at : at + len(part) + 4] == with_crc(part)
+        at += len(part) + 4
+    assert len(data) - len(plain.to_bytes()) == 4 * (4 * 16 + 1 - 9)
+    half = Stream.salvage(data[: first + (len(data) - first) // 2])
+    shares = [len(t.codes) / size for t, size in zip(half.tiles, SIZES, strict=True) if size > 1]
+    assert max(shares) - min(shares) <= 1 / 16 + 0.001
+
+
+def test_a_tile_alone_has_chunks_of_4096_bytes() -> None:
+    header = Header(9, 9, bytes(8), 1, 1, 16, progressive=True)
+    sizes = [
+        len(
+            Stream(
+                dataclasses.replace(header, progressive=p), (Sections(b"", bytes(9000)),)
+            ).to_bytes()
+        )
+        for p in (False, True)
+    ]
+    assert sizes[0] == sizes[1]
+
+
 @pytest.mark.parametrize("log2_lanes", range(7))
 @pytest.mark.parametrize("log2_tile", range(8))
-def test_the_coder_byte(log2_lanes: int, log2_tile: int) -> None:
-    header = Header(9, 9, bytes(8), 1, 1 << log2_lanes, 16 << log2_tile)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_coder_byte(log2_lanes: int, log2_tile: int, progressive: bool) -> None:
+    lanes, tile = 1 << log2_lanes, 16 << log2_tile
+    header = Header(9, 9, bytes(8), 1, lanes, tile, progressive=progressive)
     data = Stream(header, (Sections(b"", b""),)).to_bytes()
-    assert data[5] == log2_lanes + 8 * log2_tile
+    assert data[5] == log2_lanes + 8 * log2_tile + 64 * progressive
     assert container.read_header(data) == header
 
 
@@ -408,7 +444,7 @@ def test_another_version_is_named(version: int, read: object) -> None:
 @pytest.mark.parametrize(
     ("position", "value"),
     [
-        *((5, coder) for coder in (7, 15, 0x40, 0x80, 255)),
+        *((5, coder) for coder in (7, 15, 0x47, 0x80, 255)),
         *((14, quality) for quality in (0, 101, 255)),
         *((15, flags) for flags in (0x20, 0x40, 0x80, 255)),
     ],
@@ -531,27 +567,38 @@ def test_a_damaged_header_is_not_salvaged() -> None:
             Stream.salvage(flipped(DATA, place))
 
 
-def test_every_cut_keeps_the_whole_chunks_before_it() -> None:
+def test_every_cut_keeps_the_bytes_before_it() -> None:
     stream, data = rounds()
     sections = len(data) - stream.levels_bytes - stream.codes_bytes - 4 * (6 + 9)
-    ends, at = [], sections  # (end, tile, bytes of its codes then); levels have no codes
+    ends, at = [], sections  # (start, end, tile, bytes of its codes before and then); levels: -1
     for tile, part in enumerate(stream.tiles):
         at += len(part.levels or b"") + 4
-        ends.append((at, tile, -1))
+        ends.append((at, at, tile, -1, -1))
     for start in (0, 4096, 8192):
         for tile, size in enumerate(SIZES):
             if start < size:
-                at += min(4096, size - start) + 4
-                ends.append((at, tile, min(size, start + 4096)))
+                size_then = min(size, start + 4096)
+                ends.append((at, at + size_then - start + 4, tile, start, size_then))
+                at = ends[-1][1]
     assert at == len(data)
-    cuts = {min(len(data), max(sections, end + d)) for end, _, _ in ends for d in (-9, -1, 0, 1)}
+    cuts = {min(len(data), max(sections, e[1] + d)) for e in ends for d in (-9, -4, -1, 0, 1, 9)}
     for cut in sorted(cuts):
         found = Stream.salvage(data[:cut])
         assert found.header == stream.header
         for tile, whole in enumerate(stream.tiles):
-            done = [size for end, owner, size in ends if owner == tile and end <= cut]
-            levels = whole.levels if -1 in done else None
-            codes = whole.codes[: max([0, *done])]
+            own = [
+                (start, end, before, then)
+                for start, end, owner, before, then in ends
+                if owner == tile
+            ]
+            levels = whole.levels if own[0][1] <= cut else None
+            # Of the chunk that the cut is in, what there is of it.
+            reached = [
+                min(then, before + cut - start)
+                for start, _, before, then in own[1:]
+                if start <= cut
+            ]
+            codes = whole.codes[: max([0, *reached])]
             complete = levels is not None and codes == whole.codes
             assert found.tiles[tile] == Sections(levels, codes, complete)
         if cut < len(data):

@@ -17,8 +17,10 @@ from safetensors.numpy import load, save
 
 import cwic
 from cwic import rans
-from cwic.context import CodeModel, ContextModel
+from cwic.context import CodeModel
+from cwic.entropy_model import ContextModel
 from cwic.errors import BundleError, StreamError
+from cwic.layers import plain_steps
 from cwic.level_model import LevelModel, level_context
 from cwic.rate import levels_from_importance
 from cwic.scan import PASSES
@@ -78,10 +80,12 @@ def some_content(size: tuple[int, int], seed: int = 0) -> tuple[NDArray[np.uint8
 def decoded(
     model: CodeModel, data: bytes, lanes: int, levels: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    decoder = rans.Decoder(data, lanes)
-    codes = model.decode(decoder, levels)
+    decoder, known = rans.Decoder(data, lanes), model.open(*levels.shape)
+    for step in plain_steps(model.levels):
+        for _ in model.decode_step(known, step, decoder, levels):
+            pass
     decoder.finish()
-    return codes
+    return known.packed()
 
 
 def coded(
@@ -133,27 +137,23 @@ def test_golden_probabilities(golden: dict[str, Any], tiny_model: CodeModel) -> 
 
 
 @both
-def test_golden_streams(golden: dict[str, Any], tiny: Tensors, impl: Any) -> None:
+@pytest.mark.parametrize("order", ["", "progressive_"], ids=["plain", "progressive"])
+def test_golden_streams(golden: dict[str, Any], tiny: Tensors, order: str, impl: Any) -> None:
     levels = np.array(golden["map"], np.uint8)
     bits = np.array(golden["bits"], np.uint8)
-    model = ContextModel(tiny, golden["n"], golden["levels"])
-    parts = (
-        (model.levels.encode(levels), 1, golden["levels_section"]),
-        (
-            model.codes.encode(np.packbits(bits, axis=0), levels),
-            golden["lanes"],
-            golden["codes_section"],
-        ),
-    )
+    model, progressive = ContextModel(tiny, golden["n"], golden["levels"]), bool(order)
+    made = model.encode(np.packbits(bits, axis=0), levels, progressive=progressive)
     decoders = []
-    for made, lanes, section in parts:
-        data = rans.encode(made.starts, made.freqs, made.pass_sizes, lanes, implementation=impl)
-        assert data.hex() == section
-        decoders.append(rans.Decoder(bytes.fromhex(section), lanes, implementation=impl))
-    assert np.array_equal(model.levels.decode(decoders[0], *levels.shape), levels)
-    codes = model.codes.decode(decoders[1], levels)
-    kept = kept_bits(codes, levels, golden["n"] // golden["levels"])
-    assert np.array_equal(np.unpackbits(codes, axis=0), bits * kept)
+    for part, lanes, name in ((made.levels, 1, "levels"), (made.codes, golden["lanes"], "codes")):
+        data = rans.encode(part.starts, part.freqs, part.pass_sizes, lanes, implementation=impl)
+        assert data.hex() == golden[f"{order}{name}_section"]
+        decoders.append(rans.Decoder(data, lanes, implementation=impl))
+    first = model.decode_levels(decoders[0], *levels.shape, progressive=progressive)
+    found = model.decode_codes(decoders[1], first, progressive=progressive)
+    assert np.array_equal(found.levels, levels)
+    assert np.array_equal(found.reached, levels)
+    kept = kept_bits(found.codes, levels, golden["n"] // golden["levels"])
+    assert np.array_equal(np.unpackbits(found.codes, axis=0), bits * kept)
     for decoder in decoders:
         decoder.finish()
 
@@ -255,25 +255,29 @@ def test_intervals_know_their_ideal_length(codec: cwic.Codec, photo: NDArray[np.
 # ---- Cut and damaged data -------------------------------------------------------------------
 
 
-def test_what_is_available_grows_pass_by_pass(tiny_model: CodeModel) -> None:
-    """Of every cut: whole passes, the right bits, never less than of a shorter one."""
-    codes, levels = some_content((19, 21))
-    data = tiny_model.encode(codes, levels).to_bytes(4)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_is_available_grows_with_the_data(tiny: Tensors, progressive: bool) -> None:
+    """Of every cut: the right bits, as far as it goes, never less than of a shorter one."""
+    model, (codes, levels) = ContextModel(tiny, 8, 4), some_content((19, 21))
+    made = model.encode(codes, levels, progressive=progressive)
+    data, head = made.codes.to_bytes(4), made.levels.to_bytes(1)
+    first = model.decode_levels(rans.Decoder(head, 1), *levels.shape, progressive=progressive)
     whole = codes & np.packbits(kept_bits(codes, levels, 2), axis=0)
-    passes = [scan.positions(*levels.shape) for scan in PASSES]
     before, steps = np.zeros_like(levels), set()
     for length in range(rans.head_bytes(4), len(data) + 1, 2):
-        got, reached = tiny_model.decode_available(rans.Decoder(data[:length], 4), levels)
-        assert (reached >= before).all()
-        assert (reached <= levels).all()
-        assert np.array_equal(got, whole & np.packbits(kept_bits(codes, reached, 2), axis=0))
-        for positions in passes:  # all positions of a pass that want a group, or none
-            part, want = reached.reshape(-1)[positions], levels.reshape(-1)[positions]
-            assert all(len(set((part[want > g] > g).tolist())) <= 1 for g in range(4))
-        steps.add(int(reached.sum()))
-        before = reached
+        found = model.decode_codes(
+            rans.Decoder(data[:length], 4), first, progressive=progressive, available=True
+        )
+        assert (found.reached >= before).all()
+        assert (found.reached <= levels).all()
+        expected = whole & np.packbits(kept_bits(codes, found.reached, 2), axis=0)
+        assert np.array_equal(found.codes, expected)
+        steps.add(int(found.reached.sum()))
+        before = found.reached
     assert np.array_equal(before, levels)
-    assert len(steps) > 20
+    assert np.array_equal(found.levels, levels)
+    # 16-bit words hold some twenty bits each at these probabilities, a position has two.
+    assert len(steps) > 0.7 * (len(data) - rans.head_bytes(4)) / 2
 
 
 def test_damaged_data_gives_codes_or_an_error(tiny_model: CodeModel) -> None:

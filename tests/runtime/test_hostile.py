@@ -22,7 +22,7 @@ from tests.fuzz.invariants import check
 from tests.fuzz.tiny import MODEL_ID, StubRunner, coded, drawn, tiny_codec
 
 import cwic
-from cwic import context, level_model
+from cwic import known, level_model
 from cwic.container import DEFAULT_MAX_PIXELS, MAX_SIDE_PX, Stream, read_header
 from cwic.errors import CorruptError, LimitError, StreamError, TruncatedError, VersionError
 from cwic.extras import Extras
@@ -72,6 +72,7 @@ LARGEST = (1 << 31) - 1
         *({"quality": quality} for quality in (1, 100)),
         *({"coder": lanes | 7 << 3} for lanes in range(7)),
         *({"coder": tile << 3} for tile in range(2, 8)),  # 300 pixels are one tile of 512
+        {"coder": 1 << 6 | 2 << 3},
         *({"width": width, "coder": 7 << 3} for width in (1, 127, 128, 16_383, 16_384)),
         {"width": 1, "height": 1},
         {"width": MAX_SIDE_PX, "height": 1, "coder": 7 << 3, "tiles": ((b"a", b"b"),) * 1024},
@@ -92,7 +93,8 @@ def test_extremes_that_are_valid(fields: dict[str, int]) -> None:
     assert (stream.header.width_px, stream.header.height_px) == (frame.width, frame.height)
     assert stream.header.quality == frame.quality
     assert stream.header.lanes == 1 << (frame.coder & 7)
-    assert stream.header.tile == 16 << (frame.coder >> 3)
+    assert stream.header.tile == 16 << (frame.coder >> 3 & 7)
+    assert stream.header.progressive == bool(frame.coder & 64)
     assert tuple((tile.levels, tile.codes) for tile in stream.tiles) == frame.tiles
     assert tuple(stream.extras.values()) == frame.extras
     assert parsed(data) == frame
@@ -102,8 +104,8 @@ def test_extremes_that_are_valid(fields: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        *(({"version": version}, VersionError) for version in (0, 1, 2, 4, 0x83, 255)),
-        *(({"coder": coder}, CorruptError) for coder in (7, 7 << 3 | 7, 1 << 6, 1 << 7, 255)),
+        *(({"version": version}, VersionError) for version in (0, 1, 2, 3, 5, 0x84, 255)),
+        *(({"coder": coder}, CorruptError) for coder in (7, 7 << 3 | 7, 1 << 7, 255)),
         *(({"quality": quality}, CorruptError) for quality in (0, 101, 255)),
         *(({"flags": flags}, CorruptError) for flags in (32, 64, 128, 255)),
         *(({"flags": flags}, StreamError) for flags in range(2, 32)),  # lacks its sections
@@ -243,7 +245,7 @@ def test_memory_of_a_lying_stream_is_bounded_by_its_pixels(
     noise = STATE + np.random.default_rng(0).bytes(2 * int(np.prod(shape)))
     lying = replace(frame, tiles=tuple((levels, noise) for levels, _ in frame.tiles)).to_bytes()
     padded_px = 64 * rows * columns
-    context._geometry.cache_clear()
+    known.geometry.cache_clear()
     level_model._nearest.cache_clear()
     with peak_below(BYTES_PER_PIXEL * padded_px + len(lying) + (1 << 19)):
         if salvage:
@@ -381,9 +383,10 @@ def test_mutated_streams_with_right_checksums(tiny: cwic.Codec, data: st.DataObj
     check(tiny, repaired(bytes(stream), MODEL_ID), MAX_PIXELS)
 
 
-def test_changed_sections_reach_the_coder(tiny: cwic.Codec) -> None:
+@pytest.mark.parametrize("progressive", [False, True])
+def test_changed_sections_reach_the_coder(tiny: cwic.Codec, progressive: bool) -> None:
     """Every byte of a small stream in turn, under right checksums: the coder decides."""
-    frame = coded(tiny, *drawn(tiny, 5, 18), lanes=2)
+    frame = coded(tiny, *drawn(tiny, 5, 18), lanes=2, progressive=progressive)
     ends = []
     for tile, sections in enumerate(frame.tiles):
         for section, good in enumerate(sections):

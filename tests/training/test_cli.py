@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from cwic.context import ContextModel
+from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, CwicError, TrainingError
 from cwic_training import cli
 from cwic_training.checkpoint import load_checkpoint

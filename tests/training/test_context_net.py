@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cwic.context import LOGITS, CodeModel
+from cwic.entropy_model import ContextModel
 from cwic.errors import TrainingError
+from cwic.level_model import level_contexts
 from cwic.scan import PASSES
 from cwic_training import context_net
 from cwic_training.context_net import ContextNet
@@ -262,18 +264,26 @@ def test_quantised_is_exactly_the_integers(
     assert ((p1 - 1) / 85).tolist() == wanted
 
 
+@pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("spread", [0.2, 1.0])
-def test_quantised_costs_what_the_coder_pays(tiny: ModelConfig, spread: float) -> None:
-    """Up to the grid of the table."""
+def test_quantised_costs_what_the_coder_pays(
+    tiny: ModelConfig, spread: float, progressive: bool
+) -> None:
+    """Up to the grid of the table, in each group."""
     net = make_net(tiny, spread)
     net.quantised = True
     bits, mask, levels = content(tiny, (20, 35))
-    model = code_model(net, _sigmoid_table())
+    rows = np.full((level_contexts(tiny.levels), tiny.levels + 1), 65536 // (tiny.levels + 1))
+    rows[:, 0] += 65536 - rows.sum(1)
+    tensors: dict[str, NDArray[Any]] = {**net.integers(), "codes.p1": _sigmoid_table()}
+    tensors["levels.frequencies"] = rows.astype(np.uint16)
+    model = ContextModel(tensors, net.n, net.levels)
     codes = np.packbits(bits[0].numpy().astype(np.uint8), axis=0)
-    paid = model.encode(codes, levels[0].numpy().astype(np.uint8)).bits
+    made = model.encode(codes, levels[0].numpy().astype(np.uint8), progressive=progressive)
     with torch.inference_mode():
-        cost = float(net(bits, mask, levels).sum())
-    assert cost == pytest.approx(paid, rel=0.01)
+        cost = net(bits, mask, levels, progressive=progressive)
+    by_group = cost.reshape(tiny.levels, -1).sum(1).numpy()
+    np.testing.assert_allclose(by_group, made.group_bits(tiny.levels), rtol=0.01)
 
 
 def test_quantised_is_near_what_it_rounds(tiny: ModelConfig) -> None:

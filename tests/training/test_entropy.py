@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cwic import rans
-from cwic.context import LOGITS, ContextModel
+from cwic.context import LOGITS
+from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, TrainingError
 from cwic.level_model import LevelModel, level_contexts
 from cwic.rate import levels_from_importance

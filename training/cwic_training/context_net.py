@@ -11,11 +11,16 @@ The float twin of :mod:`cwic.context`. For the bits of group g at a position::
 With ``quantised`` every weight is on the grid of the integers that it will be frozen to and
 activations are rounded, with straight-through gradients; the integers then give exactly the
 same logits.
+
+In a progressive stream (:mod:`cwic.layers`) a neighbour's code is known if its layer is no later
+one, and a level is what it is taken for at that stage.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.layers import STAGES, layer_of, prefixes, stage_of, stand_ins
 from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
 from cwic_training.model import ModelConfig
 
@@ -71,7 +77,9 @@ class ContextNet(nn.Module):
         a = z.clamp(0, LARGEST_ACTIVATION / ACTIVATION)
         return _on_grid(a, ACTIVATION, LARGEST_ACTIVATION) if self.quantised else a
 
-    def forward(self, bits: Tensor, mask: Tensor, levels: Tensor) -> Tensor:
+    def forward(
+        self, bits: Tensor, mask: Tensor, levels: Tensor, *, progressive: bool = False
+    ) -> Tensor:
         """Bits that coding costs, per kept code: float [N, n, h, w], 0 where masked.
 
         Differentiable with respect to ``bits`` both as what is predicted and as what
@@ -81,6 +89,7 @@ class ContextNet(nn.Module):
             bits: zeros and ones, float [N, n, h, w].
             mask: zeros and ones of the same shape.
             levels: int64 [N, h, w], 0..L.
+            progressive: as a progressive stream has the codes.
         """
         count, _, height, width = mask.shape
         geometry = _geometry(height, width, str(mask.device))
@@ -88,7 +97,9 @@ class ContextNet(nn.Module):
         signs = ((2 * bits - 1) * mask.detach()).permute(0, 2, 3, 1).reshape(-1, self.n)
         known = torch.cat([signs, signs.new_zeros(1, self.n)])
         target = bits.permute(0, 2, 3, 1).reshape(-1, self.n)
-        one_hot = F.one_hot(levels.reshape(-1), self.levels + 1).to(known.dtype)
+        flat = levels.reshape(-1)
+        order = _Order.of(self.levels, str(mask.device)) if progressive else None
+        layers = None if order is None else torch.cat([order.layer[flat], order.none])
         pictures = torch.arange(count, device=mask.device)[:, None] * (height * width)
         weights = self._weights()
         parts = []
@@ -100,11 +111,15 @@ class ContextNet(nn.Module):
                 seen = (pictures[:, :, None] + neighbours).masked_fill(outside, len(signs))
                 # An embedding's gradient is one sum over rows; that of slices is slow.
                 around = F.embedding(seen.reshape(len(rows), -1), known)
-            logits = self._logits(scan.kind, known[rows], one_hot[rows], around, weights)
+                if layers is not None:
+                    there = layers[seen.reshape(len(rows), -1)] <= layers[rows, None]
+                    around = around * there.repeat_interleave(self.group, 2)
+            bias = self._level_bias(flat[rows], order, weights["level"])
+            logits = self._logits(scan.kind, known[rows], bias, around, weights)
             cost = (F.softplus(logits) - target[rows] * logits) / _LOG2
             parts.append(cost.view(count, -1, self.n))
-        order = torch.cat([positions for _, positions, _ in geometry]).argsort()
-        cost = torch.cat(parts, 1)[:, order].view(count, height, width, self.n)
+        back = torch.cat([positions for _, positions, _ in geometry]).argsort()
+        cost = torch.cat(parts, 1)[:, back].view(count, height, width, self.n)
         return cost.permute(0, 3, 1, 2) * mask
 
     def _weights(self) -> dict[str, Tensor]:
@@ -114,7 +129,8 @@ class ContextNet(nn.Module):
         level = self._w(self.level, ACTIVATION, 1 << 15).transpose(0, 1)
         return {
             "own": self._w(self.own, ACTIVATION, 127),
-            "here": torch.cat([earlier.flatten(1), level.flatten(1)]),
+            "earlier": earlier.flatten(1),
+            "level": level.flatten(1),
             "kind": self._w(self.kind, ACTIVATION, 1 << 15),
             "middle": self._w(self.middle, WEIGHT_GRID, 127),
             "middle_bias": self._w(self.middle_bias, fine, 1 << 20),
@@ -122,18 +138,29 @@ class ContextNet(nn.Module):
             "last_bias": self._w(self.last_bias, fine, 1 << 20),
         }
 
+    def _level_bias(self, levels: Tensor, order: _Order | None, weight: Tensor) -> Tensor:
+        """What levels [M] add to the first layer, [M, L hidden]."""
+        if order is None:
+            return F.one_hot(levels, self.levels + 1).to(weight.dtype) @ weight
+        total = torch.zeros((), device=levels.device)
+        for taken_for, groups in zip(order.taken_for, order.groups, strict=True):
+            bias = F.one_hot(taken_for[levels], self.levels + 1).to(weight.dtype) @ weight
+            chosen = groups[levels].to(weight.dtype).repeat_interleave(self.hidden, 1)
+            total = total + bias * chosen
+        return total
+
     def _logits(
-        self, kind: int, here: Tensor, one_hot: Tensor, around: Tensor | None, w: dict[str, Tensor]
+        self, kind: int, here: Tensor, bias: Tensor, around: Tensor | None, w: dict[str, Tensor]
     ) -> Tensor:
         """Logits of all bits at M positions, [M, n].
 
         Args:
             kind: of the pass.
             here: all codes at the positions, [M, n]; weights of later groups are zero.
-            one_hot: levels, [M, L + 1].
+            bias: of their levels, [M, L hidden].
             around: all codes at the known neighbours, [M, 12, n]; None in the first pass.
         """
-        z = torch.cat([here, one_hot], 1) @ w["here"]
+        z = torch.addmm(bias, here, w["earlier"])
         z = z.view(-1, self.levels, self.hidden).transpose(0, 1) + w["kind"][kind][:, None]
         if around is not None:
             groups = around.view(-1, NEIGHBOURS, self.levels, self.group).permute(2, 0, 1, 3)
@@ -162,6 +189,41 @@ class ContextNet(nn.Module):
             "codes.last": whole(self.last, WEIGHT_GRID, 127, np.int8),
             "codes.last_bias": whole(self.last_bias, grid, 1 << 20, np.int32),
         }
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Tables of :mod:`cwic.layers` by level.
+
+    Attributes:
+        layer: [L + 1, L], of each group.
+        none: [1, L], before all layers: of a position outside, whose codes are 0 anyway.
+        taken_for: of each stage, [L + 1].
+        groups: of each stage, which groups it has, [L + 1, L].
+    """
+
+    layer: Tensor
+    none: Tensor
+    taken_for: tuple[Tensor, ...]
+    groups: tuple[Tensor, ...]
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def of(cls, levels: int, device: str) -> _Order:
+        level, layer = np.arange(levels + 1, dtype=np.uint8), layer_of(levels).T.copy()
+        stages = range(len(STAGES))
+        taken_for = [stand_ins(prefixes(level, k), k, levels).astype(np.int64) for k in stages]
+        groups = [stage_of(layer) == k for k in stages]
+
+        def on(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        return cls(
+            on(layer),
+            on(np.zeros((1, levels), layer.dtype)),
+            tuple(map(on, taken_for)),
+            tuple(map(on, groups)),
+        )
 
 
 @lru_cache(maxsize=8)

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cwic.context import LOGITS, ContextModel
+from cwic.context import LOGITS
+from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, TrainingError
 from cwic.level_model import LEVEL_SPREADS, level_context, level_contexts
 from cwic.rate import levels_from_importance
@@ -41,6 +42,8 @@ _DECAY = 0.7
 """Last part of the steps over which the learning rate falls to zero."""
 _QUANTISED = 0.3
 """Last part of the steps that train the integers."""
+_PROGRESSIVE = 4
+"""Each such step is taken in the order of a progressive stream."""
 _LEVEL_SHRINKAGE = 8.0
 _RAREST = 32
 
@@ -67,6 +70,7 @@ class EntropyReport:
         bits_per_code_float: of the same network before its weights are rounded.
         bits_per_level: bits per position for the levels.
         codes_bpp, levels_bpp: both in bits per pixel.
+        progressive_ratio: what both take in a progressive stream, 1: as much as in a plain one.
     """
 
     bits_per_code: float
@@ -74,6 +78,7 @@ class EntropyReport:
     bits_per_level: float
     codes_bpp: float
     levels_bpp: float
+    progressive_ratio: float
 
 
 def fit_entropy_model(
@@ -180,7 +185,8 @@ def _train_context(
         for group in optimiser.param_groups:
             group["lr"] = _LEARNING_RATE * min(1.0, (steps - step) / (steps * _DECAY))
         bits, mask, levels = _crops(large, config, scales, side, batch, rng)
-        loss = net(bits, mask, levels).sum() / mask.sum().clamp(min=1)
+        cost = net(bits, mask, levels, progressive=step % _PROGRESSIVE == 0)
+        loss = cost.sum() / mask.sum().clamp(min=1)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -266,16 +272,18 @@ def _measure(
 ) -> EntropyReport:
     config = ModelConfig(n=net.n, levels=net.levels)
     net.quantised = False
-    integer_bits = float_bits = level_bits = 0.0
+    integer_bits = float_bits = level_bits = progressive_bits = 0.0
     codes = positions = 0
     for picture, scale in zip(pictures, _spread_scales(scales, len(pictures), seed), strict=True):
         chosen = levels_from_importance(picture.importance, float(scale), net.levels)
-        coded = model.codes.encode(picture.codes, chosen)
-        integer_bits += coded.bits
-        codes += len(coded.freqs)
+        coded = model.encode(picture.codes, chosen)
+        integer_bits += coded.codes.bits
+        codes += len(coded.codes.freqs)
         with torch.inference_mode():
             float_bits += float(net(*_tensors(picture.codes[None], chosen[None], config)).sum())
-        level_bits += model.levels.encode(chosen).bits
+        level_bits += coded.levels.bits
+        layered = model.encode(picture.codes, chosen, progressive=True)
+        progressive_bits += layered.codes.bits + layered.levels.bits
         positions += chosen.size
     pixels = positions * STRIDE**2
     return EntropyReport(
@@ -284,4 +292,5 @@ def _measure(
         bits_per_level=round(level_bits / positions, 4),
         codes_bpp=round(integer_bits / pixels, 4),
         levels_bpp=round(level_bits / pixels, 4),
+        progressive_ratio=round(progressive_bits / (integer_bits + level_bits), 4),
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 TARGET = Path(__file__).with_name("container.hex")
 HEADER = [
     (b"\x89CWC", "magic"),
-    (b"\x03", "version 3"),
-    (b"\x0a", "log2 of 4 lanes; log2 of 32 / 16 positions << 3"),
+    (b"\x04", "version 4"),
+    (b"\x4a", "log2 of 4 lanes; log2 of 32 / 16 positions << 3; progressive"),
     (bytes(range(8)), "model_id"),
     (b"\x32", "quality 50"),
     (b"\x06", "flags: colour, with an ICC profile and alpha"),

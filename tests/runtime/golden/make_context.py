@@ -94,45 +94,110 @@ def code_levels(table: list[list[int]], levels: list[list[int]]) -> tuple[list[i
     return rows, intervals
 
 
-def code_bits(t: dict[str, Any], levels: list[list[int]], bits: Any) -> tuple[list[int], Any]:
-    """p1 of every bit in coding order, and the intervals of each pass."""
+def code_step(
+    t: dict[str, Any], seen: list[list[int]], bits: Any, signs: Any, g: int, members: set[Place]
+) -> tuple[list[int], Any]:
+    """p1 of every bit of one group at some positions, and the intervals of the nine passes.
+
+    ``signs`` has what is known, by channel, row and column, and is filled.
+    """
     p1, intervals = [], []
-    signs: dict[tuple[int, int, int], int] = {}  # channel, row, column; kept and known
-    for g in range(LEVELS):
-        coded: set[Place] = set()
-        for kind, positions, offsets in passes():
-            part, made = [], {}
-            for y, x in (place for place in positions if levels[place[0]][place[1]] > g):
-                own = []
-                for dy, dx in offsets:
-                    place = (y + dy, x + dx)
-                    if inside(*place) and place not in coded:
-                        raise ValueError(f"{place} is not yet coded at {(y, x)}")
-                    own += [signs.get((g * SIZE + j, *place), 0) for j in range(SIZE)]
-                a1 = []
-                for h in range(HIDDEN):
-                    z = t["level"][g][levels[y][x]][h] + t["kind"][kind][g][h]
-                    for i, sign in enumerate(own):
-                        z += sign * t["own"][kind][g][i][h]
-                    for k in range(g * SIZE):
-                        z += signs[k, y, x] * t["earlier"][g][k][h]
-                    a1.append(clip(z, 0, 255))
-                a2 = []
-                for h in range(HIDDEN):
-                    z = sum(a1[i] * t["middle"][g][i][h] for i in range(HIDDEN))
-                    a2.append(clip((z + t["middle_bias"][g][h] + 32) // 64, 0, 255))
-                for j in range(SIZE):
-                    z = sum(a2[i] * t["last"][g][i][j] for i in range(HIDDEN))
-                    z = clip((z + t["last_bias"][g][j] + 32) // 64, -384, 383)
-                    p = t["p1"][z + 384]
-                    bit = bits[g * SIZE + j][y][x]
-                    p1.append(p)
-                    part.append((65536 - p, p) if bit else (0, 65536 - p))
-                    made[g * SIZE + j, y, x] = 2 * bit - 1
-            signs |= made
-            coded |= set(positions)
-            intervals.append(part)
+    for kind, positions, offsets in passes():
+        part, made = [], {}
+        for y, x in (place for place in positions if place in members):
+            own = []
+            for dy, dx in offsets:
+                own += [signs.get((g * SIZE + j, y + dy, x + dx), 0) for j in range(SIZE)]
+            a1 = []
+            for h in range(HIDDEN):
+                z = t["level"][g][seen[y][x]][h] + t["kind"][kind][g][h]
+                for i, sign in enumerate(own):
+                    z += sign * t["own"][kind][g][i][h]
+                for k in range(g * SIZE):
+                    z += signs[k, y, x] * t["earlier"][g][k][h]
+                a1.append(clip(z, 0, 255))
+            a2 = []
+            for h in range(HIDDEN):
+                z = sum(a1[i] * t["middle"][g][i][h] for i in range(HIDDEN))
+                a2.append(clip((z + t["middle_bias"][g][h] + 32) // 64, 0, 255))
+            for j in range(SIZE):
+                z = sum(a2[i] * t["last"][g][i][j] for i in range(HIDDEN))
+                z = clip((z + t["last_bias"][g][j] + 32) // 64, -384, 383)
+                p = t["p1"][z + 384]
+                bit = bits[g * SIZE + j][y][x]
+                p1.append(p)
+                part.append((65536 - p, p) if bit else (0, 65536 - p))
+                made[g * SIZE + j, y, x] = 2 * bit - 1
+        signs |= made
+        intervals.append(part)
     return p1, intervals
+
+
+PLACES = [(y, x) for y in range(HEIGHT) for x in range(WIDTH)]
+
+
+def code_plain(t: dict[str, Any], levels: list[list[int]], bits: Any) -> tuple[list[int], Any]:
+    """p1 of every bit in coding order, and the intervals of each pass."""
+    p1, intervals, signs = [], [], {}  # type: ignore[var-annotated]
+    for g in range(LEVELS):
+        members = {(y, x) for y, x in PLACES if levels[y][x] > g}
+        found, made = code_step(t, levels, bits, signs, g, members)
+        p1 += found
+        intervals += made
+    return p1, intervals
+
+
+STAGES = ((8, 2, (1,)), (4, 0, (2,)), (2, -2, (3, 4)), (1, -2, (5, 6, 7, 8)))
+"""Divisor of a, what is added to its multiple to give v, layers."""
+
+
+def code_levels_of_stage(
+    table: list[list[int]], levels: list[list[int]], stage: int
+) -> tuple[list[list[int]], Any]:
+    """v of every position, and the intervals of the nine passes."""
+    divisor, add, _ = STAGES[stage]
+    prefix = [[(level + 2) // divisor for level in row] for row in levels]
+    v = [[clip(divisor * p + add, 0, LEVELS) for p in row] for row in prefix]
+    intervals = []
+    for kind, positions, offsets in passes():
+        part = []
+        for y, x in positions:
+            near = [(y + dy, x + dx) for dy, dx in offsets[:4]]
+            row = level_row(kind, [v[j][i] for j, i in near if inside(j, i)])
+            first = 0 if stage == 0 else 2 * ((levels[y][x] + 2) // (2 * divisor))
+            symbols = (LEVELS + 2) // divisor + 2 if stage == 0 else 2
+            weights = [
+                sum(table[row][k] for k in range(LEVELS + 1) if (k + 2) // divisor == first + s)
+                for s in range(symbols)
+            ]
+            total = max(1, sum(weights))
+            ends = [s + sum(weights[:s]) * (65536 - symbols) // total for s in range(symbols)] + [
+                65536
+            ]
+            s = prefix[y][x] - first
+            part.append((ends[s], ends[s + 1] - ends[s]))
+        intervals.append(part)
+    return v, intervals
+
+
+def code_progressive(
+    table: list[list[int]], t: dict[str, Any], levels: list[list[int]], bits: Any
+) -> tuple[Any, Any]:
+    """The intervals of both sections."""
+    signs: dict[tuple[int, int, int], int] = {}
+    done = dict.fromkeys(PLACES, 0)  # groups
+    sections: tuple[list[Any], list[Any]] = [], []
+    for stage, (_, _, layers) in enumerate(STAGES):
+        v, made = code_levels_of_stage(table, levels, stage)
+        sections[stage > 0].extend(made)
+        for layer in layers:
+            reach = {(y, x): max(done[y, x], (v[y][x] * layer + 4) // 8) for y, x in PLACES}
+            for g in range(LEVELS):
+                members = {place for place in PLACES if done[place] <= g < reach[place]}
+                if members:
+                    sections[1].extend(code_step(t, v, bits, signs, g, members)[1])
+            done = reach
+    return sections
 
 
 def frequencies() -> list[list[int]]:
@@ -168,7 +233,8 @@ def values() -> dict[str, Any]:
     bits = noise(11, [N, HEIGHT, WIDTH], 0, 1)
     table = frequencies()
     rows, level_intervals = code_levels(table, levels)
-    p1, code_intervals = code_bits(codes, levels, bits)
+    p1, code_intervals = code_plain(codes, levels, bits)
+    layered = code_progressive(table, codes, levels, bits)
     tensors = {"levels.frequencies": table} | {f"codes.{k}": v for k, v in codes.items()}
     return {
         "n": N,
@@ -181,6 +247,8 @@ def values() -> dict[str, Any]:
         "lanes": LANES,
         "levels_section": RANS["encode"](level_intervals, 1).hex(),
         "codes_section": RANS["encode"](code_intervals, LANES).hex(),
+        "progressive_levels_section": RANS["encode"](layered[0], 1).hex(),
+        "progressive_codes_section": RANS["encode"](layered[1], LANES).hex(),
     }
 
 

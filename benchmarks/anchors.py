@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["ANCHORS", "Anchor", "available", "decode", "nearest_not_smaller"]
+__all__ = [
+    "ANCHORS",
+    "Anchor",
+    "available",
+    "decode",
+    "largest_not_larger",
+    "nearest_not_smaller",
+]
 
 
 @dataclass(frozen=True)
@@ -130,4 +137,21 @@ def nearest_not_smaller(anchor: Anchor, picture: NDArray[np.uint8], size_bytes: 
             best, high = data, middle
         else:
             low = middle + 1
+    return best
+
+
+def largest_not_larger(anchor: Anchor, picture: NDArray[np.uint8], size_bytes: int) -> bytes:
+    """The anchor's largest file of at most ``size_bytes``, or its smallest if none is.
+
+    Bisection, as :func:`nearest_not_smaller`.
+    """
+    low, high = 0, len(anchor.settings) - 1
+    best = anchor.encode(picture, anchor.settings[low])
+    while low < high:
+        middle = (low + high + 1) // 2
+        data = anchor.encode(picture, anchor.settings[middle])
+        if len(data) <= size_bytes:
+            best, low = data, middle
+        else:
+            high = middle - 1
     return best

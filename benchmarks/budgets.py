@@ -20,7 +20,7 @@ from benchmarks import command
 from cwic.codec import Codec
 from cwic.image import open_rgb
 
-__all__ = ["BUDGETS_BPP", "measured"]
+__all__ = ["BUDGETS_BPP", "measured", "table"]
 
 BUDGETS_BPP = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 
@@ -32,10 +32,10 @@ def measured(
     tries = 0
     write = codec.coder.write
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal tries
         tries += 1
-        return write(*arguments)
+        return write(*arguments, **options)
 
     codec.coder.write = counted  # type: ignore[method-assign]
     rows = []
@@ -76,6 +76,20 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "files_made_mean": round(sum(r["files_made"] for r in usable) / max(1, len(usable)), 2),
         "time_over_plain_median": median(r["time_over_plain"] for r in usable),
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """What docs/rates.md shows of a result: one sentence for each question."""
+    s = result["summary"]
+    lowest, highest = min(BUDGETS_BPP), max(BUDGETS_BPP)
+    return (
+        f"Of {s['cases']} budgets ({lowest} to {highest} bpp, {len(result['pictures'])} pictures) "
+        f"{s['exceeded']} were exceeded. Of the {s['usable']} that the picture can use up, "
+        f"{s['used_below_99_percent']} were used by less than 99 %. On average "
+        f"{s['files_made_mean']} files were made; encoding took {s['time_over_plain_median']:.2f} "
+        "times as long as at the quality that gives the same file (median, "
+        "[budgets.json](BASE/benchmarks/results/budgets.json))."
+    )
 
 
 @click.command()

@@ -2,13 +2,13 @@
 
 ``python -m benchmarks.progressive --images 'kodak/*.png' -o RESULT.json``
 
-Each picture is encoded once at a high quality; the file is cut at a share of its bytes and
-decoded as far as it goes. Beside it stands a file that was encoded for those bytes.
+Each picture is encoded once at a high quality, as a progressive file and as a plain one; both are
+cut at shares of the plain file's bytes and decoded as far as they go. Beside them stands a file
+that was encoded for those bytes.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +21,90 @@ from benchmarks.bd import METRICS, delta_rate
 from benchmarks.metrics import bits_per_pixel, mean_point
 from cwic.image import open_rgb
 
-__all__ = ["SHARES", "measured"]
+__all__ = ["SHARES", "measured", "table"]
 
-SHARES = (0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+SHARES = (0.06, 0.1, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 QUALITY = 80
+_CUT, _PLAIN, _OWN = "progressive, cut", "plain, cut", "encoded for the size"
+_FROM = 0.25
+"""BD-rates are given over all shares, and over those from this one on."""
 
 
 def measured(codec: cwic.Codec, paths: list[Path], quality: int = QUALITY) -> dict[str, Any]:
     """Curves of cut files and of files of their sizes, and the BD-rate between them."""
     pictures = [open_rgb(path) for path in paths]
-    files = [codec.encode(picture, quality=quality) for picture in pictures]
-    curves: dict[str, list[dict[str, Any]]] = {"cut": [], "encoded for the size": []}
+    plain, layered = (
+        [codec.encode(picture, quality=quality, progressive=p) for picture in pictures]
+        for p in (False, True)
+    )
+    curves: dict[str, list[dict[str, Any]]] = {_CUT: [], _PLAIN: [], _OWN: []}
     for share in SHARES:
-        cut = [data[: round(share * len(data))] for data in files]
-        seen = [np.asarray(codec.salvage(data).image) for data in cut]
-        made = [
-            np.asarray(codec.decode(codec.encode(p, max_bytes=len(data))))
-            for p, data in zip(pictures, cut, strict=True)
+        sizes = [round(share * len(data)) for data in plain]
+        shown = {
+            name: [
+                np.asarray(codec.salvage(data[:size]).image)
+                for data, size in zip(files, sizes, strict=True)
+            ]
+            for name, files in ((_CUT, layered), (_PLAIN, plain))
+        }
+        shown[_OWN] = [
+            np.asarray(codec.decode(codec.encode(picture, max_bytes=size)))
+            for picture, size in zip(pictures, sizes, strict=True)
         ]
-        bpp = list(map(bits_per_pixel, cut, pictures))
-        for name, shown in zip(curves, (seen, made), strict=True):
-            curves[name].append(mean_point(share, bpp, pictures, shown))
-    cut_curve, own = curves.values()
+        bpp = [
+            bits_per_pixel(bytes(size), picture)
+            for size, picture in zip(sizes, pictures, strict=True)
+        ]
+        for name, curve in curves.items():
+            curve.append(mean_point(share, bpp, pictures, shown[name]))
+    late = {name: [p for p in c if p["setting"] >= _FROM] for name, c in curves.items()}
     return {
         "quality": quality,
+        "whole_file_ratio": sum(map(len, layered)) / sum(map(len, plain)),
         "curves": curves,
-        "bd_rate_of_cutting": {key: delta_rate(own, cut_curve, key) for key in METRICS},
+        "bd_rate_of_cutting": {
+            name: {
+                which: {key: delta_rate(some[_OWN], some[name], key) for key in METRICS}
+                for which, some in (("all", curves), (f"from {_FROM:g}", late))
+            }
+            for name in (_CUT, _PLAIN)
+        },
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: PSNR and MS-SSIM at every share, and what cutting costs."""
+    curves, deltas = result["curves"], result["bd_rate_of_cutting"]
+    lines = ["| share of the file | bpp | " + " | ".join(curves) + " |", "|---" * 5 + "|"]
+    for points in zip(*curves.values(), strict=True):
+        cells = [f"{p['psnr_db']:.2f} dB / {p['ms_ssim']:.4f}" for p in points]
+        first = points[0]
+        lines.append(f"| {first['setting']:.0%} | {first['bpp']:.3f} | {' | '.join(cells)} |")
+    late = f"from {_FROM:g}"
+    said = []
+    for name, delta in deltas.items():
+        whole, part = delta["all"], delta[late]
+        said.append(
+            f"{name}: {whole['psnr_db']:+.1f} % of bytes by PSNR ({part['psnr_db']:+.1f} % over "
+            f"the cuts from {_FROM:.0%} on), {whole['ms_ssim']:+.1f} % by MS-SSIM "
+            f"({part['ms_ssim']:+.1f} %)"
+        )
+    lines += [
+        "",
+        f"Means over {len(result['pictures'])} pictures at quality {result['quality']}. What a cut "
+        "costs against encoding for the size, as BD-rate: " + "; ".join(said) + ". A whole "
+        f"progressive file takes {result['whole_file_ratio']:.4f} times the bytes of a plain one "
+        "([progressive.json](BASE/benchmarks/results/progressive.json)).",
+    ]
+    return "\n".join(lines)
 
 
 @click.command()
 @command.images
 @command.output
 def main(images: list[Path], output: Path) -> None:
-    """Measure, write JSON, print the curves."""
-    result = command.measure_shipped(images, output, measured)
-    click.echo(json.dumps(result["curves"], indent=1))
-    click.echo(result["bd_rate_of_cutting"])
+    """Measure, write JSON, print the table."""
+    click.echo(table(command.measure_shipped(images, output, measured)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import precision, render_entropy, validation
+from benchmarks import budgets, gallery_page, precision, progressive, render_entropy, validation
 from benchmarks.bd import METRICS, delta_psnr_db, delta_rate
 from benchmarks.rd import point_at
 
@@ -66,17 +66,29 @@ def _shown(value: float | None, form: str, unit: str) -> str:
     return "–" if value is None else f"{value:{form}} {unit}"
 
 
+_GALLERY = "../../docs/gallery/gallery.json"
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "results": ("kodak.json", table),
     "validation": ("validation.json", validation.table),
     "precision": ("precision.json", precision.table),
+    "budgets": ("budgets.json", budgets.table),
+    "progressive": ("progressive.json", progressive.table),
+    "comparisons": (_GALLERY, gallery_page.comparisons),
+    "regions": (_GALLERY, gallery_page.regions),
+    "maps": (_GALLERY, gallery_page.maps),
+    "rates": (_GALLERY, gallery_page.rates),
 }
-"""What stands between marks of a name: a file of results, and what makes text of it."""
+"""What stands between marks of a name: a file of results, and what makes text of it.
+
+A section whose file is not there (not measured yet) is left as it is."""
 
 PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
     ROOT / "docs" / "export.md": ("precision",),
+    ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
+    ROOT / "docs" / "rates.md": ("budgets", "progressive"),
 }
 """The sections of each page."""
 
@@ -95,6 +107,8 @@ def page(path: Path) -> str:
     text = path.read_text()
     for name in PAGES[path]:
         file, make = SECTIONS[name]
+        if not (RESULTS / file).exists():
+            continue
         result = json.loads((RESULTS / file).read_text())
         text = replaced(text, name, make(result).replace("BASE", base))
     return text

@@ -25,7 +25,7 @@ from benchmarks.metrics import bits_per_pixel, mean_point
 from cwic.backends import Runner
 from cwic.image import open_rgb
 
-__all__ = ["FlatImportance", "measured"]
+__all__ = ["FlatImportance", "measured", "table"]
 
 _QUALITIES = (10, 25, 40, 55, 70, 85)
 Bytes = NDArray[np.uint8]
@@ -73,6 +73,24 @@ def _point(
         "bpp_highest": round(max(bpp), 4),
         "bpp_deviation": round(pstdev(bpp), 4),
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: both curves, and how far the rates of pictures at one quality lie apart."""
+    curves, deltas = result["curves"], result["bd_rate_of_the_map"]
+    lines = ["| bpp (lowest to highest picture) | " + " | ".join(curves) + " |", "|---" * 3 + "|"]
+    for points in zip(*curves.values(), strict=True):
+        p = points[0]
+        cells = [f"{q['psnr_db']:.2f} dB / {q['ms_ssim']:.4f}" for q in points]
+        rates = f"{p['bpp']:.3f} ({p['bpp_lowest']:.3f} to {p['bpp_highest']:.3f})"
+        lines.append(f"| {rates} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"The map changes the bytes at equal quality by {deltas['psnr_db']:+.1f} % (PSNR) and "
+        f"{deltas['ms_ssim']:+.1f} % (MS-SSIM), BD-rate over {len(result['pictures'])} pictures "
+        "([importance.json](BASE/benchmarks/results/importance.json)).",
+    ]
+    return "\n".join(lines)
 
 
 @click.command()

@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks import command, environment
 
-__all__ = ["measured"]
+__all__ = ["measured", "table"]
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 _CELL_PX = (2304, 1536)
@@ -72,6 +72,18 @@ def _watched(arguments: list[str]) -> dict[str, float]:
         "time_s": round(time.perf_counter() - start, 1),
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """One sentence."""
+    encode, decode = result["encode"], result["decode"]
+    return (
+        f"A JPEG of {result['width_px']}x{result['height_px']} pixels becomes a stream of "
+        f"{result['stream_bytes'] / 1e6:.1f} MB in {encode['time_s']:.0f} s with at most "
+        f"{encode['peak_mib']:.0f} MiB of memory, and the stream a PNG in {decode['time_s']:.0f} s "
+        f"with {decode['peak_mib']:.0f} MiB: the whole process, {result['machine']['cores']} cores "
+        "without a GPU ([large.json](BASE/benchmarks/results/large.json))."
+    )
 
 
 @click.command()

@@ -11,7 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import budgets, gallery_page, precision, progressive, render_entropy, validation
+from benchmarks import (
+    budgets,
+    gallery_page,
+    importance,
+    large,
+    precision,
+    progressive,
+    render_entropy,
+    validation,
+)
 from benchmarks.bd import METRICS, delta_psnr_db, delta_rate
 from benchmarks.rd import point_at
 
@@ -73,6 +82,8 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "validation": ("validation.json", validation.table),
     "precision": ("precision.json", precision.table),
     "budgets": ("budgets.json", budgets.table),
+    "importance": ("importance.json", importance.table),
+    "large": ("large.json", large.table),
     "progressive": ("progressive.json", progressive.table),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
@@ -87,8 +98,9 @@ PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
     ROOT / "docs" / "export.md": ("precision",),
-    ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
+    ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "importance", "rates"),
     ROOT / "docs" / "rates.md": ("budgets", "progressive"),
+    ROOT / "docs" / "batch.md": ("large",),
 }
 """The sections of each page."""
 

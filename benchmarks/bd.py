@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from bjontegaard import bd_psnr, bd_rate
 
-__all__ = ["METRICS", "delta_psnr_db", "delta_rate"]
+__all__ = ["METRICS", "delta_psnr_db", "delta_rate", "deltas"]
 
 METRICS = {"psnr_db": "PSNR", "ms_ssim": "MS-SSIM"}
 
@@ -58,6 +58,13 @@ def _delta(function: Callable[..., Any], curves: list[list[float]], overlap: boo
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a short overlap, which the caller is told of
         return float(function(*curves, method="pchip", require_matching_points=False))
+
+
+def deltas(before: Mapping[str, Any], after: Mapping[str, Any], codec: str = "cwic nano") -> str:
+    """How one codec's bytes at equal quality changed between two results, in words."""
+    curves = (before["curves"][codec], after["curves"][codec])
+    found = {label: delta_rate(*curves, key) for key, label in METRICS.items()}
+    return " and ".join(f"{d:+.1f} % ({label})" for label, d in found.items() if d is not None)
 
 
 @click.command()

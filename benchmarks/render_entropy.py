@@ -45,8 +45,8 @@ def _gains() -> str:
         f"Against the first release, whose codes were predicted by tables of 12 chosen bits and "
         f"whose training counted codes, whole Kodak files change by {shown} at equal quality "
         "(`python -m benchmarks.bd benchmarks/results/kodak-tables.json "
-        "benchmarks/results/kodak.json`): entropy model, decision feedback, MS-SSIM in the loss and "
-        "27,000 steps of training together."
+        "benchmarks/results/kodak.json`): entropy model, decision feedback, MS-SSIM in the loss "
+        "and 27,000 steps of training together."
     )
 
 

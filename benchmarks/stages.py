@@ -88,7 +88,7 @@ def stopwatch(codec: cwic.Codec) -> Iterator[Stopwatch]:
     calls: list[tuple[str, Any, Sequence[str]]] = [
         ("network", codec.runner, ("encode", "decode")),
         ("coding", codec.coder, ("write", "read")),
-        ("context", context.codes, ("encode", "decode")),
+        ("context", context, ("encode", "decode_codes")),
         ("levels", context.levels, ("encode", "decode")),
         ("rans", rans, ("encode",)),
         ("rans", rans.Decoder, ("decode_bits", "decode_symbols")),

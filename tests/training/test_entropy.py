@@ -141,7 +141,7 @@ def test_the_report_is_what_the_coder_writes(
         made = model.codes.encode(picture.codes, levels)
         decoder = rans.Decoder(made.to_bytes(1), 1)
         kept = np.arange(tiny.n)[:, None, None] < 2 * levels.astype(int)
-        restored = model.codes.decode(decoder, levels)
+        restored = model.decode_codes(decoder, levels).codes
         decoder.finish()
         assert np.array_equal(restored, picture.codes & np.packbits(kept, axis=0))
         written[1] += 8 * len(made.to_bytes(1)) - 32

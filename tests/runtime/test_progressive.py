@@ -169,13 +169,14 @@ def test_a_budget_holds(codec: Codec, photo: NDArray[np.uint8]) -> None:
 def test_every_beginning_is_a_picture(
     codec: Codec, photo: NDArray[np.uint8], progressive: bytes
 ) -> None:
-    """It gets better with every twentieth, and from a tenth on it resembles the picture."""
+    """It gets better with every twentieth, and from a seventh on it rises smoothly."""
     cuts = [round(len(progressive) * k / 20) for k in range(1, 21)]
     found = [codec.salvage(progressive[:cut]) for cut in cuts]
     quality = [psnr(photo, part.image) for part in found]
     assert all(after > before for before, after in pairwise(quality))
     assert quality[1] > 18
-    assert all(after - before < 4 for before, after in pairwise(quality[1:])), "a jump"
+    # Before, places without a first code get theirs.
+    assert all(after - before < 2 for before, after in pairwise(quality[2:])), "a jump"
     assert [bool(part.left_out) for part in found] == [True] * 19 + [False]
     kept = [part.codes_kept for part in found]
     assert kept == sorted(kept)

@@ -182,7 +182,7 @@ def test_all_stages_one_after_the_other(
         outputs.append(load_checkpoint(release).entropy["codes.own"])
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
-    codes, levels, where = result.stdout.splitlines()
+    codes, levels, progressive, where = result.stdout.splitlines()
     loaded = load_checkpoint(release)
     report = loaded.training["entropy"]
     assert report["steps"] == 3
@@ -193,6 +193,9 @@ def test_all_stages_one_after_the_other(
     )
     assert levels == (
         f"levels: {report['bits_per_level']:.4f} bits per level, {report['levels_bpp']:.4f} bpp"
+    )
+    assert progressive == (
+        f"a progressive stream takes {report['progressive_ratio']:.4f} times as much"
     )
     assert where == f"weights and tables in {release}"
     wanted = load_checkpoint(best).rounded_to_half().tensors

@@ -112,6 +112,7 @@ def test_the_rounded_weights_are_the_release(
         "bits_per_level": report.bits_per_level,
         "codes_bpp": report.codes_bpp,
         "levels_bpp": report.levels_bpp,
+        "progressive_ratio": report.progressive_ratio,
         "steps": STEPS,
     }
     assert release.training["steps"] == 60

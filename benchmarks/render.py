@@ -14,7 +14,6 @@ from typing import Any
 from benchmarks import (
     budgets,
     gallery_page,
-    importance,
     large,
     precision,
     progressive,
@@ -92,7 +91,6 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "validation": ("validation.json", validation.table),
     "precision": ("precision.json", precision.table),
     "budgets": ("budgets.json", budgets.table),
-    "importance": ("importance.json", importance.table),
     "large": ("large.json", large.table),
     "progressive": ("progressive.json", progressive.table),
     "comparisons": (_GALLERY, gallery_page.comparisons),
@@ -109,7 +107,7 @@ PAGES = {
     ROOT / "docs" / "model-card-nano.md": ("results",),
     ROOT / "docs" / "export.md": ("precision",),
     ROOT / "docs" / "training.md": ("mixture",),
-    ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "importance", "rates"),
+    ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
     ROOT / "docs" / "rates.md": ("budgets", "progressive"),
     ROOT / "docs" / "batch.md": ("large",),
 }

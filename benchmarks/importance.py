@@ -4,9 +4,10 @@
 
 Both codings of a picture take the same number of bytes, to 1 %. Without the map every
 position keeps the same number of codes (one more in the upper rows, to use the bytes); the
-decoder is the same one, trained with the map. That is no fair rival for the model trained half for
-MS-SSIM: its decoder never saw the codes that the map leaves out in smooth places, and with them it
-restores 18 to 20 dB at any rate. A fair one is a model trained without a map, which there is not yet.
+decoder is the same one, trained with the map. That is no fair rival for the model trained half
+for MS-SSIM: its decoder never saw the codes that the map leaves out in smooth places, and with
+them it restores 18 to 20 dB at any rate. A fair one is a model trained without a map, which
+there is not yet.
 """
 
 from __future__ import annotations

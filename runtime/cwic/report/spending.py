@@ -23,7 +23,8 @@ class Spending:
     Attributes:
         sections: bytes by name; they sum to the file.
         position_bits: bits that the entropy model spent on level and codes of each position,
-            float [h/8, w/8]; without headers, checksums and the coder's rounding.
+            float [h/8, w/8]; without headers, checksums and the coder's rounding. For a
+            progressive stream, those of a plain one with the same levels: nearly the same.
         tiles: number of tiles.
     """
 

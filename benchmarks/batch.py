@@ -34,9 +34,10 @@ from cwic.batch import Pair, decode_files, encode_files, open_codec
 from cwic.container import Stream
 from cwic.image import open_rgb, pad_to_multiple
 
-__all__ = ["main", "measure", "summary"]
+__all__ = ["main", "measure", "summary", "table"]
 
 _WAYS = ("network", "network_jobs", "files", "files_jobs")
+_SHOWN = ("network alone", "in jobs", "files, one job", "files in jobs")
 
 
 def measure(
@@ -127,6 +128,21 @@ def summary(result: Mapping[str, Any]) -> list[str]:
         f"(jobs {result['jobs']}, load {result['load_average'][0]})"
         for direction in ("encode", "decode")
     ]
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Markdown: times a picture by each way, and the share of the network's throughput."""
+    lines = ["| | " + " | ".join(_SHOWN) + " | of the network |", "|---" * 6 + "|"]
+    for direction in ("encode", "decode"):
+        row = result[direction]
+        cells = [f"{row[f'{way}_ms']:.1f} ms" for way in _WAYS]
+        lines.append(f"| {direction} | {' | '.join(cells)} | {row['ratio']:.0%} |")
+    lines += [
+        "",
+        f"A picture of Kodak's 24, {result['jobs']} jobs, {result['machine']['cores']} cores, load "
+        f"{result['load_average'][0]} before ([batch.json](BASE/benchmarks/results/batch.json)).",
+    ]
+    return "\n".join(lines)
 
 
 @click.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    batch,
     budgets,
     gallery_page,
     large,
@@ -92,6 +93,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "precision": ("precision.json", precision.table),
     "budgets": ("budgets.json", budgets.table),
     "large": ("large.json", large.table),
+    "batch": ("batch.json", batch.table),
     "progressive": ("progressive.json", progressive.table),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
@@ -109,7 +111,7 @@ PAGES = {
     ROOT / "docs" / "training.md": ("mixture",),
     ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
     ROOT / "docs" / "rates.md": ("budgets", "progressive"),
-    ROOT / "docs" / "batch.md": ("large",),
+    ROOT / "docs" / "batch.md": ("batch", "large"),
 }
 """The sections of each page."""
 

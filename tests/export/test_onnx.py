@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,6 +16,8 @@ from torch import Tensor
 from cwic.bundle import Bundle
 from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.onnx import IR_VERSION, OPSET, to_bytes
+from cwic_training.checkpoint import Checkpoint
+from cwic_training.grow import grown
 from cwic_training.model import CodecNetwork
 
 from .conftest import SMALL
@@ -126,6 +129,16 @@ def test_base_exports_and_agrees(base_network: CodecNetwork, image: Tensor) -> N
     flips = np.unpackbits(own, axis=1) != np.unpackbits(codes.numpy(), axis=1)
     assert not (flips & (np.abs(e.numpy()) >= 1e-4)).any()
     np.testing.assert_allclose(own_importance, importance, atol=1)
+
+
+def test_uniform_importance_is_half_everywhere(network: CodecNetwork, image: Tensor) -> None:
+    config = replace(network.config, importance="uniform")
+    start = Checkpoint(network.config, network.state_dict(), {})
+    encoder = session(to_bytes(EncoderGraph(grown(start, config).eval())))
+    for part in (image, image[:1, :48, :64]):
+        codes, importance = encoder.run(None, {"image": np.ascontiguousarray(part.numpy())})
+        assert importance.shape == (codes.shape[0], *codes.shape[2:])
+        assert set(np.unique(importance)) == {128}
 
 
 def test_same_weights_give_the_same_bytes(bundle: Bundle, network: CodecNetwork) -> None:

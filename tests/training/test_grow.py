@@ -52,6 +52,21 @@ def test_feedback_is_kept(tiny: ModelConfig) -> None:
     assert torch.equal(large.feedback.weight, start.tensors["feedback.weight"])
 
 
+def test_uniform_importance_keeps_the_rest(tiny: ModelConfig) -> None:
+    start = _checkpoint(tiny)
+    learned, uniform = start.network(), grown(start, replace(tiny, importance="uniform")).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        codes, importance = uniform.encode(x)
+        torch.testing.assert_close(codes, learned.encode(x)[0], rtol=1e-5, atol=1e-5)
+    assert torch.equal(importance, torch.full((1, 1, 8, 8), 0.5))
+
+
+def test_a_map_does_not_come_back(tiny: ModelConfig) -> None:
+    with pytest.raises(CheckpointError, match="cannot grow"):
+        grown(_checkpoint(replace(tiny, importance="uniform")), tiny)
+
+
 @pytest.mark.parametrize(
     "other", [{"width": 64}, {"n": 32}, {"encoder_blocks": 0}, {"decoder_blocks": 0}, {"levels": 4}]
 )

@@ -24,7 +24,7 @@ def grown(start: Checkpoint, config: ModelConfig) -> CodecNetwork:
     Args:
         start: a trained `nano`.
         config: the same shape, or one with more blocks, or with feedback where ``start`` has
-            none.
+            none; or one of uniform importance, which does not compute the same.
 
     Raises:
         CheckpointError: ``config`` differs in another way.
@@ -32,13 +32,14 @@ def grown(start: Checkpoint, config: ModelConfig) -> CodecNetwork:
     old = start.config
 
     def fixed(c: ModelConfig) -> ModelConfig:
-        return replace(c, encoder_blocks=0, decoder_blocks=0, feedback=0)
+        return replace(c, encoder_blocks=0, decoder_blocks=0, feedback=0, importance="learned")
 
     if (
         fixed(old) != fixed(config)
         or old.encoder_blocks > config.encoder_blocks
         or old.decoder_blocks > config.decoder_blocks
         or old.feedback not in (0, config.feedback)
+        or old.importance not in ("learned", config.importance)
     ):
         raise CheckpointError(
             "the checkpoint cannot grow into this model, whose width, codes or levels differ "
@@ -47,7 +48,8 @@ def grown(start: Checkpoint, config: ModelConfig) -> CodecNetwork:
     network = CodecNetwork(config)
     state = network.state_dict()
     for name, value in start.network().state_dict().items():
-        state[_renamed(name, old, config)] = value
+        if config.importance == "learned" or not name.startswith("importance."):
+            state[_renamed(name, old, config)] = value
     network.load_state_dict(state)
     return network
 

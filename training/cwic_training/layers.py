@@ -18,6 +18,7 @@ __all__ = [
     "ImportanceHead",
     "MixBlock",
     "ResidualBlock",
+    "UniformImportance",
 ]
 
 
@@ -101,6 +102,13 @@ class ImportanceHead(nn.Module):
         y = F.relu(self.conv2(F.relu(self.conv1(features))))
         # The sigmoid is taken in float32: in bfloat16 the top levels would merge.
         return torch.sigmoid(self.conv3(y).float())
+
+
+class UniformImportance(nn.Module):
+    """P(x) = 1/2 everywhere: all positions keep as many codes."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.full_like(features[:, :1], 0.5, dtype=torch.float32)
 
 
 class DecisionFeedback(nn.Module):

@@ -30,6 +30,7 @@ from cwic_training.layers import (
     ImportanceHead,
     MixBlock,
     ResidualBlock,
+    UniformImportance,
 )
 
 __all__ = ["PRESETS", "STRIDE", "CodecNetwork", "ModelConfig"]
@@ -51,6 +52,8 @@ class ModelConfig:
         encoder_blocks, decoder_blocks: blocks on each side (`nano` only).
         feedback: groups that the codes are decided in, one after the other, a divisor of
             ``n``; 0 decides all at once, as the paper does.
+        importance: ``"learned"``, or ``"uniform"`` for the same importance everywhere: the
+            model without its map, to measure what the map is worth.
     """
 
     arch: str = "nano"
@@ -61,10 +64,15 @@ class ModelConfig:
     encoder_blocks: int = 4
     decoder_blocks: int = 4
     feedback: int = 0
+    importance: str = "learned"
 
     def __post_init__(self) -> None:
         if self.arch not in ("base", "nano"):
             raise CheckpointError(f"unknown architecture {self.arch!r}; use 'base' or 'nano'")
+        if self.importance not in ("learned", "uniform"):
+            raise CheckpointError(
+                f"unknown importance {self.importance!r}; use 'learned' or 'uniform'"
+            )
         sizes = (self.n, self.levels, self.width, self.hidden)
         counts = (self.encoder_blocks, self.decoder_blocks, self.feedback)
         if not all(isinstance(v, int) for v in sizes + counts) or min(*sizes, *counts) < 0:
@@ -93,6 +101,7 @@ class ModelConfig:
 PRESETS: dict[str, ModelConfig] = {
     "base": ModelConfig(arch="base", n=128, levels=32),
     "nano": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
+    "nano-uniform": ModelConfig(arch="nano", n=128, levels=16, feedback=8, importance="uniform"),
 }
 
 
@@ -156,7 +165,8 @@ class CodecNetwork(nn.Module):
         self.projection = Conv2d(width, config.n)
         self.normalise = nn.BatchNorm2d(config.n, affine=False, momentum=0.05)
         self.feedback = DecisionFeedback(config.n, config.feedback) if config.feedback else None
-        self.importance = ImportanceHead(width, head)
+        learned = config.importance == "learned"
+        self.importance = ImportanceHead(width, head) if learned else UniformImportance()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Picture in [0, 1], float [N, 3, H, W], sides multiples of 8, to (E, P).

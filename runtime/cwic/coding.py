@@ -102,33 +102,38 @@ class MapCoder:
             StreamError: the sections are not what a writer writes.
         """
         header = stream.header
+        codes, levels = self._nothing(*header.map_size)
 
-        def read(job: tuple[Tile, Sections]) -> tuple[Bytes, Bytes]:
-            decoder = rans.Decoder(job[1].codes, header.lanes)
+        def read(job: tuple[Tile, Sections]) -> None:
+            tile, sections = job
+            decoder = rans.Decoder(sections.codes, header.lanes)
             found = self.context.decode_codes(
                 decoder, self._levels(*job, header), progressive=header.progressive
             )
             decoder.finish()
-            return found.codes, found.levels
+            codes[(slice(None), *tile.area)], levels[tile.area] = found.codes, found.levels
 
-        return self._assembled(stream, self._map(read, _jobs(stream)))
+        self._map(read, _jobs(stream))
+        return codes, levels
 
     def read_available(self, stream: Stream) -> Available:
         """What is intact: a tile whose codes end early keeps its whole passes."""
+        codes, reached = self._nothing(*stream.header.map_size)
 
-        def read(job: tuple[Tile, Sections]) -> tuple[Bytes, Bytes, int | None]:
+        def read(job: tuple[Tile, Sections]) -> tuple[int | None, int]:
             tile, sections = job
             try:
                 levels = self._levels(tile, sections, stream.header)
             except StreamError:
-                return *self._nothing(tile.height, tile.width), None
+                return None, 0
             found = self._intact(sections, levels, stream.header)
-            return found.codes, found.reached, self._count(found.levels)
+            codes[(slice(None), *tile.area)], reached[tile.area] = found.codes, found.reached
+            return self._count(found.levels), self._count(found.reached)
 
-        parts = self._map(read, _jobs(stream))
-        codes, levels = self._assembled(stream, [part[:2] for part in parts])
-        reached = tuple(self._count(kept) for _, kept, _ in parts)
-        return Available(codes, levels, tuple(wanted for *_, wanted in parts), reached)
+        counts = self._map(read, _jobs(stream))
+        return Available(
+            codes, reached, tuple(wanted for wanted, _ in counts), tuple(got for _, got in counts)
+        )
 
     def _count(self, levels: Bytes) -> int:
         return self.context.codes.size * int(levels.sum(dtype=np.int64))
@@ -162,16 +167,6 @@ class MapCoder:
         )
         decoder.finish()
         return levels
-
-    def _assembled(
-        self, stream: Stream, parts: Iterable[tuple[Bytes, Bytes]]
-    ) -> tuple[Bytes, Bytes]:
-        """Codes and levels of the whole picture from those of its tiles."""
-        codes, levels = self._nothing(*stream.header.map_size)
-        for (tile, _), (own_codes, own_levels) in zip(_jobs(stream), parts, strict=True):
-            rows, columns = tile.area
-            codes[:, rows, columns], levels[rows, columns] = own_codes, own_levels
-        return codes, levels
 
     def _map(self, work: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
         """``work`` on every item, in threads where there are several."""

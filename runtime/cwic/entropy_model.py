@@ -4,7 +4,7 @@
 
     plain        levels section: levels      codes section: codes
     progressive  levels section: levels of   codes section: codes of stage 0, then levels
-                 stage 0                     and codes of stages 1, 2 and 3
+                 stage 0                     and codes of stages 1 and 2
 
 :mod:`cwic.layers` has the order, :mod:`cwic.level_model` and :mod:`cwic.context` the
 probabilities.

@@ -2,18 +2,18 @@
 
 Plain, group follows group, each over all positions whose level is above it.
 
-A progressive stream has eight layers in four stages. Every stage first makes the levels twice
-as fine, then has its layers. With ``a = l + 2``::
+A progressive stream has sixteen layers in three stages. Every stage first makes the levels finer,
+then has its layers. With ``a = l + 2``::
 
     stage  known of the level l   which is taken for   layers t
-    0      a div 8                v = 8 (a div 8) + 2  1
-    1      a div 4                v = 4 (a div 4)      2
-    2      a div 2                v = 2 (a div 2) - 2  3, 4
-    3      a                      v = l                5, 6, 7, 8
+    0      a div 4                v = 4 (a div 4)      1 to 8
+    1      a div 2                v = 2 (a div 2) - 2  9 to 14
+    2      a                      v = l                15 to 16
 
-v is cut off at L. Up to the end of layer t a position has its first ``R(t) = (v t + 4) div 8``
-groups (or as many as before, if that is more): about the level that it would have at t/8 of the
-rate factor. So what was read by then is a coarser file of the same picture.
+v is cut off at L. Up to the end of layer t a position has its first ``R(t) = (v t + 8) div 16``
+groups (or as many as before, if that is more): about the level that it would have at t/16 of the
+rate factor. So what was read by then is a coarser file of the same picture. Levels become finer
+as late as that lets them: told early, they would take the place of codes.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 OFFSET = 2
-STAGES = ((3, 4, (1,)), (2, 2, (2,)), (1, 0, (3, 4)), (0, 0, (5, 6, 7, 8)))
+STAGES = ((2, 2, range(1, 9)), (1, 0, range(9, 15)), (0, 0, range(15, 17)))
 """Of each stage: lower bits of a that are not known, v above the lowest level, layers."""
-_LAYERS = 8
+_LAYERS = 16
 
 Step = tuple[int, NDArray[np.bool_]]
 """A group, and whether a position of each level has it in this step, [L + 1]."""
@@ -58,7 +58,7 @@ def stand_ins(known: NDArray[np.intp], stage: int, levels: int) -> NDArray[np.ui
 
 @lru_cache(maxsize=16)
 def layer_of(levels: int) -> NDArray[np.intp]:
-    """The layer 1..8 that has a group, [L, L + 1] by group and level; 9 where none has it."""
+    """The layer 1..16 that has a group, [L, L + 1] by group and level; 17 where none has it."""
     level = np.arange(levels + 1, dtype=np.uint8)
     reach = []
     for stage, (_, _, layers) in enumerate(STAGES):
@@ -70,7 +70,7 @@ def layer_of(levels: int) -> NDArray[np.intp]:
 
 
 def stage_of(layer: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The stage of layers 1..8."""
+    """The stage of layers 1..16."""
     return np.searchsorted([layers[-1] for _, _, layers in STAGES], layer)
 
 

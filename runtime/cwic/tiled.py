@@ -21,8 +21,8 @@ __all__ = ["decode", "encode"]
 
 LARGEST_WHOLE = 1 << 17
 """Positions of the largest picture that is run at once: 8.4 megapixels, about 4K."""
-SIDE = 128
-"""Longest side of a part in positions: 1024 pixels."""
+SIDE = 80
+"""Longest side of a part in positions: 640 pixels. A network needs about 8 KiB a position."""
 MARGIN = 8
 """Positions around a part."""
 

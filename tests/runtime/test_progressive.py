@@ -63,11 +63,11 @@ def test_levels_become_finer(levels: int) -> None:
 
 
 def test_layers_of_the_highest_level() -> None:
-    """Of 16 two groups in each layer; of 4 one in each second layer."""
+    """Of 16 a group in each layer; of 4 one in each fourth."""
     table = layer_of(16)
-    assert table[:, 16].tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8]
-    assert table[:, 4].tolist()[:4] == [2, 3, 5, 7]
-    assert (table[:, 0] == 9).all()
+    assert table[:, 16].tolist() == list(range(1, 17))
+    assert table[:, 4].tolist()[:4] == [2, 6, 10, 14]
+    assert (table[:, 0] == 17).all()
 
 
 # ---- Levels ---------------------------------------------------------------------------------
@@ -169,17 +169,19 @@ def test_a_budget_holds(codec: Codec, photo: NDArray[np.uint8]) -> None:
 def test_every_beginning_is_a_picture(
     codec: Codec, photo: NDArray[np.uint8], progressive: bytes
 ) -> None:
-    """It gets better with every twentieth, and from a seventh on it rises smoothly."""
+    """It gets better with every twentieth, and from a fifth on it rises smoothly."""
     cuts = [round(len(progressive) * k / 20) for k in range(1, 21)]
     found = [codec.salvage(progressive[:cut]) for cut in cuts]
     quality = [psnr(photo, part.image) for part in found]
     assert all(after > before for before, after in pairwise(quality))
     assert quality[1] > 18
     # Before, places without a first code get theirs.
-    assert all(after - before < 2 for before, after in pairwise(quality[2:])), "a jump"
+    assert all(after - before < 1.5 for before, after in pairwise(quality[3:])), "a jump"
     assert [bool(part.left_out) for part in found] == [True] * 19 + [False]
     kept = [part.codes_kept for part in found]
-    assert kept == sorted(kept)
+    # Finer levels make more codes known of than were before.
+    assert all(after > before - 0.02 for before, after in pairwise(kept))
+    assert kept[-1] == 1
 
 
 def test_a_beginning_is_worth_more_than_of_a_plain_stream(

@@ -147,7 +147,7 @@ def code_plain(t: dict[str, Any], levels: list[list[int]], bits: Any) -> tuple[l
     return p1, intervals
 
 
-STAGES = ((8, 2, (1,)), (4, 0, (2,)), (2, -2, (3, 4)), (1, -2, (5, 6, 7, 8)))
+STAGES = ((4, 0, range(1, 9)), (2, -2, range(9, 15)), (1, -2, range(15, 17)))
 """Divisor of a, what is added to its multiple to give v, layers."""
 
 
@@ -191,7 +191,7 @@ def code_progressive(
         v, made = code_levels_of_stage(table, levels, stage)
         sections[stage > 0].extend(made)
         for layer in layers:
-            reach = {(y, x): max(done[y, x], (v[y][x] * layer + 4) // 8) for y, x in PLACES}
+            reach = {(y, x): max(done[y, x], (v[y][x] * layer + 8) // 16) for y, x in PLACES}
             for g in range(LEVELS):
                 members = {place for place in PLACES if done[place] <= g < reach[place]}
                 if members:

@@ -27,6 +27,7 @@ WORKER = Path(__file__).with_name("worker.py")
 VARIANTS = (("c", 1), ("c", 4), ("numpy", 1), ("numpy", 4))
 EMULATED_VARIANTS = (("c", 4), ("numpy", 1))
 QUALITIES = (20, 70)
+PROGRESSIVE = (70,)
 # The largest: two tiles, and too slow for the network of an emulated machine.
 WHOLE = "both 1536x512"
 # Files, set side by side, and the part that is coded. The second crop needs padding.
@@ -186,6 +187,7 @@ def _encode(side: Side, options: argparse.Namespace, folder: Path) -> dict[str, 
             "pictures": [str(ROOT / "assets" / file) for file in files],
             "box": box,
             "qualities": QUALITIES,
+            "progressive": PROGRESSIVE,
         }
         for name, (files, box) in PICTURES.items()
         if name != WHOLE or not side.machine.emulated or options.emulated_whole == "pictures"

@@ -3,9 +3,10 @@
     python worker.py encode|decode THREADS < job.json > result.json
 
 It needs only `cwic[cpu]` and calls only what is public. `encode` takes {streams, items: [{name,
-pictures, box, qualities}]} and writes each stream under its hash into the folder `streams`;
-`decode` takes {pixels, streams: [{path, width_px, height_px, pixels}]}, reads codes and levels,
-writes them again and, where `pixels` is true, writes the picture under its hash into `pixels`.
+pictures, box, qualities, progressive}]}, the last two lists of qualities, and writes each stream
+under its hash into the folder `streams`; `decode` takes {pixels, streams: [{path, width_px,
+height_px, pixels}]}, reads codes and levels, writes them again and, where `pixels` is true, writes
+the picture under its hash into `pixels`.
 """
 
 from __future__ import annotations
@@ -63,14 +64,15 @@ def encode(codec: cwic.Codec, job: dict[str, Any]) -> list[dict[str, Any]]:
     made = []
     for item in job["items"]:
         picture = side_by_side(item["pictures"]).crop(item["box"])
-        for quality in item["qualities"]:
-            encoded = codec.encode_detailed(picture, quality=quality)
+        plain = [(quality, False) for quality in item["qualities"]]
+        for quality, progressive in plain + [(quality, True) for quality in item["progressive"]]:
+            encoded = codec.encode_detailed(picture, quality=quality, progressive=progressive)
             sha256 = hashlib.sha256(encoded.data).hexdigest()
             Path(job["streams"], sha256).write_bytes(encoded.data)
             made.append(
                 {
                     "item": item["name"],
-                    "quality": quality,
+                    "quality": f"{quality}{', progressive' * progressive}",
                     "width_px": picture.width,
                     "height_px": picture.height,
                     "stream": sha256,

@@ -38,9 +38,15 @@ def worked(
 ) -> tuple[Results, Results, Path]:
     """What the C coder and the NumPy coder of this environment wrote and read, and the pixels."""
     folder = tmp_path_factory.mktemp("cross")
-    crop = {"name": "crop", "pictures": [str(ROOT / "assets" / "kodim23.png")], "qualities": [30]}
+    crop = {
+        "name": "crop",
+        "pictures": [str(ROOT / "assets" / "kodim23.png")],
+        "box": [300, 100, 341, 130],
+        "qualities": [30],
+        "progressive": [30],
+    }
     sides = [Side(HERE, "c", 1), Side(HERE, "numpy", 4)]
-    job = {"streams": str(folder), "items": [{**crop, "box": [300, 100, 341, 130]}]}
+    job = {"streams": str(folder), "items": [crop]}
     made = {side.name: side.work("encode", job)["results"] for side in sides}
     wanted = {
         e["stream"]: {**e, "path": str(folder / e["stream"]), "pixels": True}
@@ -56,9 +62,10 @@ def test_both_coders_write_and_read_the_same(worked: tuple[Results, Results, Pat
     rows = compare(made, read, pixels)
     assert len(rows) == 4
     assert all(row.holds for row in rows)
-    assert {(row.streams, row.pictures) for row in rows} == {(1, 1)}
-    (crop,) = made["here/c/1"]
+    assert {(row.streams, row.pictures) for row in rows} == {(2, 2)}
+    crop, progressive = made["here/c/1"]
     assert (crop["width_px"], crop["height_px"]) == (41, 30)
+    assert (crop["quality"], progressive["quality"]) == ("30", "30, progressive")
 
 
 @pytest.mark.parametrize("what", ["codes", "levels", "written"])

@@ -19,7 +19,9 @@ from benchmarks import (
     precision,
     progressive,
     render_entropy,
+    trials,
     validation,
+    variants,
 )
 from benchmarks.bd import METRICS, delta_psnr_db, delta_rate, deltas
 from benchmarks.rd import point_at
@@ -77,9 +79,10 @@ def _shown(value: float | None, form: str, unit: str) -> str:
 
 def _mixture(result: dict[str, Any]) -> str:
     before = json.loads((RESULTS / "kodak-mse.json").read_text())
+    steps = result["models"]["cwic nano"]["steps"]
     return (
-        "The last 10,500 steps of `nano`, which were the first with MS-SSIM, changed whole Kodak "
-        f"files by {deltas(before, result)} at equal quality (`python -m benchmarks.bd "
+        f"The last {steps:,} steps of `nano`, which were the first with MS-SSIM, changed whole "
+        f"Kodak files by {deltas(before, result)} at equal quality (`python -m benchmarks.bd "
         "benchmarks/results/kodak-mse.json benchmarks/results/kodak.json`)."
     )
 
@@ -95,6 +98,9 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "large": ("large.json", large.table),
     "batch": ("batch.json", batch.table),
     "progressive": ("progressive.json", progressive.table),
+    "trials": ("trials.json", trials.table),
+    "one rate": ("one-rate.json", variants.table),
+    "importance": ("importance.json", variants.table),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
     "maps": (_GALLERY, gallery_page.maps),
@@ -108,7 +114,7 @@ PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
     ROOT / "docs" / "export.md": ("precision",),
-    ROOT / "docs" / "training.md": ("mixture",),
+    ROOT / "docs" / "training.md": ("mixture", "one rate", "importance", "trials"),
     ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
     ROOT / "docs" / "rates.md": ("budgets", "progressive"),
     ROOT / "docs" / "batch.md": ("batch", "large"),

@@ -22,6 +22,7 @@ from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from cwic_training.entropy import EntropyReport, fit_entropy_model
 from cwic_training.fit import FitResult
 from cwic_training.model import ModelConfig
+from cwic_training.recipe import Recipe
 
 STEPS = 60
 HIGH = (3.0, 30.0)
@@ -68,6 +69,22 @@ def steps_done() -> tuple[list[int], Callable[[int], None]]:
 
 
 # ---- The release ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scales"),
+    [
+        ({}, (0.05, Recipe.scale_max)),
+        ({"scale_min": 0.08, "scale_max": 3.0}, (0.05, 3.0)),
+        ({"scale_min": 0.6, "scale_max": 0.6}, (0.6, 0.6)),
+    ],
+    ids=["no recipe", "variable rate", "one rate"],
+)
+def test_rates_that_the_codes_are_seen_at(
+    recipe: dict[str, float], scales: tuple[float, float]
+) -> None:
+    trained = Checkpoint(ModelConfig(), {}, {"recipe": recipe})
+    assert entropy._scales(trained) == scales
 
 
 def test_the_release_holds_what_the_runtime_reads(

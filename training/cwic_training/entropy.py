@@ -142,9 +142,10 @@ def fit_entropy_model(
 
 
 def _scales(checkpoint: Checkpoint) -> tuple[float, float]:
-    """Rate factors that pictures will be coded at."""
+    """Rate factors that pictures will be coded at: the range, or the one of a fixed rate."""
     recipe = checkpoint.training.get("recipe", {})
-    return _LOWEST_SCALE, float(recipe.get("scale_max", Recipe.scale_max))
+    highest = float(recipe.get("scale_max", Recipe.scale_max))
+    return (highest if recipe.get("scale_min") == highest else _LOWEST_SCALE), highest
 
 
 def _pictures(network: CodecNetwork, paths: Sequence[Path], largest_px: int) -> Iterator[_Picture]:

@@ -1,0 +1,143 @@
+"""Short trainings from nothing that differ in one setting: what each is worth.
+
+``python -m benchmarks.trials --train 'photos/train/*' --valid 'photos/valid/*' -o RESULT.json``
+
+Every trial trains `nano` on one seed for the same number of pixels, and is judged by the
+validation loss of the variable rate (pictures that training does not see, mean squared error). One
+short run each says which settings deserve a longer one, not more. Trials that are in RESULT.json
+already are kept, so that the command can be stopped and called again.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+
+from benchmarks import command, environment
+from cwic.errors import CwicError
+from cwic_training import ops
+from cwic_training.checkpoint import load_checkpoint
+from cwic_training.fit import fit
+from cwic_training.model import PRESETS, ModelConfig
+from cwic_training.recipe import Recipe
+
+__all__ = ["TRIALS", "Trial", "run", "table"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What differs from the first trial.
+
+    Attributes:
+        recipe: fields of :class:`~cwic_training.recipe.Recipe`.
+        model: fields of :class:`~cwic_training.model.ModelConfig`.
+        pixels: how many times the pixels of a step; the steps are as many times fewer.
+        callbacks: makes more callbacks of the trainer.
+        patched: opened around the training.
+    """
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    pixels: float = 1.0
+    callbacks: Callable[[], Sequence[Callback]] = tuple
+    patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def _surrogate(width: float) -> Callable[[], AbstractContextManager[Any]]:
+    return lambda: patch.object(ops, "MASK_SURROGATE_WIDTH", width)
+
+
+TRIALS = {
+    "the first: 8 crops of 128², Muon 0.005, cooldown half": Trial(),
+    "Muon 0.0025": Trial({"muon_lr": 0.0025}),
+    "Muon 0.01": Trial({"muon_lr": 0.01}),
+    "Adam 0.0016": Trial({"adam_lr": 0.0016}),
+    "cooldown over all steps": Trial({"cooldown": 1.0}),
+    "cooldown over a fifth": Trial({"cooldown": 0.2}),
+    "weights averaged (EMA 0.98)": Trial(callbacks=lambda: [EMAWeightAveraging(decay=0.98)]),
+    "16 crops, half the steps": Trial({"batch": 16}, pixels=2),
+    "2 crops of 256²": Trial({"crop": 256, "batch": 2}),
+    "surrogate of the mask a third as wide": Trial(patched=_surrogate(1.0)),
+    "surrogate of the mask three times as wide": Trial(patched=_surrogate(9.0)),
+    "no decision feedback": Trial(model={"feedback": 0}),
+}
+
+
+def _recipe(steps: int) -> Recipe:
+    """Of the first trial."""
+    return Recipe(steps=steps, batch=8, cooldown=0.5, validate_every=steps)
+
+
+def run(trial: Trial, train: str, valid: str, steps: int) -> dict[str, float]:
+    """Validation of one trial after ``steps`` steps of the first trial's size."""
+    recipe = _recipe(round(steps / trial.pixels))
+    config: ModelConfig = replace(PRESETS["nano"], **trial.model)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name, trial.patched():
+        folder = Path(name)
+        fit(
+            config,
+            replace(recipe, **trial.recipe),
+            train_glob=train,
+            valid_glob=valid,
+            folder=folder,
+            progress=False,
+            callbacks=trial.callbacks(),
+        )
+        found = load_checkpoint(folder / "last.safetensors").training["validation"]
+    seconds = time.perf_counter() - start
+    return {
+        **{k.removeprefix("val/"): round(v, 4) for k, v in found.items()},
+        "time_s": round(seconds, 1),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: loss and two points of each trial."""
+    lines = ["| | loss | s = 0.25 | s = 0.6 | s = 1.5 |", "|---|---|---|---|---|"]
+    for name, found in result["validation"].items():
+        cells = [f"{found[f'psnr_{s}']:.2f} dB, {found[f'bpp_{s}']:.3f} bpp" for s in _SHOWN]
+        lines.append(f"| {name} | {found['loss']:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_SHOWN = ("0.25", "0.6", "1.5")
+
+
+@click.command()
+@click.option("--train", required=True, help="Glob of photographs.")
+@click.option("--valid", required=True, help="Glob of held-out pictures.")
+@click.option("--steps", default=400, show_default=True)
+@command.output
+def main(train: str, valid: str, steps: int, output: Path) -> None:
+    """Train what is not there yet, write JSON after each, print the table."""
+    done = json.loads(output.read_text())["validation"] if output.exists() else {}
+    for name, trial in TRIALS.items():
+        if name in done:
+            continue
+        try:
+            done[name] = run(trial, train, valid, steps)
+        except CwicError as exc:
+            raise click.ClickException(str(exc)) from exc
+        facts = {
+            "steps": steps,
+            "recipe": asdict(Recipe(batch=8, cooldown=0.5)),
+            "validation": done,
+        }
+        command.write(output, {**environment.describe(), **facts})
+        click.echo(f"{name}: {done[name]['loss']:.2f}")
+    click.echo(table({"validation": done}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Short trainings: what a trial changes, and the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmarks import trials
+
+from cwic_training import ops
+from cwic_training.model import PRESETS
+from cwic_training.recipe import Recipe
+
+PHOTOS = str(Path(__file__).parents[2] / "assets" / "kodim*.png")
+
+
+@pytest.mark.parametrize("name", trials.TRIALS)
+def test_a_trial_is_a_recipe_and_a_model(name: str) -> None:
+    trial = trials.TRIALS[name]
+    replace(Recipe(), **trial.recipe)
+    replace(PRESETS["nano"], **trial.model)
+    with trial.patched():
+        assert (ops.MASK_SURROGATE_WIDTH != 3) == ("surrogate" in name)
+    assert ops.MASK_SURROGATE_WIDTH == 3
+
+
+def test_a_trial_trains_and_is_validated() -> None:
+    small = trials.Trial({"crop": 64, "batch": 4}, {"width": 32, "hidden": 32}, pixels=2)
+    found = trials.run(small, PHOTOS, PHOTOS, 4)
+    assert {"loss", "psnr_0.25", "bpp_0.6", "psnr_1.5", "time_s"} <= set(found)
+    assert found["loss"] > 0
+    assert "| one |" in trials.table({"validation": {"one": found}})

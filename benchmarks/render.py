@@ -87,6 +87,23 @@ def _mixture(result: dict[str, Any]) -> str:
     )
 
 
+def _tuned(result: dict[str, Any]) -> str:
+    """A table of variants, and the last of them against the classical codecs."""
+    *_, name = result["curves"]
+    classical = json.loads((RESULTS / "kodak.json").read_text())["curves"]
+    deltas = {
+        codec: [
+            _shown(delta_rate(points, result["curves"][name], metric), "+.1f", "%")
+            for metric in METRICS
+        ]
+        for codec, points in classical.items()
+        if not codec.startswith("cwic")
+    }
+    lines = [f"| {name} against | BD-rate, PSNR | BD-rate, MS-SSIM |", "|---|---|---|"]
+    lines += [f"| {codec} | {' | '.join(found)} |" for codec, found in deltas.items()]
+    return "\n".join([variants.table(result), "", *lines])
+
+
 _GALLERY = "../../docs/gallery/gallery.json"
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -101,6 +118,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "trials": ("trials.json", trials.table),
     "one rate": ("one-rate.json", variants.table),
     "importance": ("importance.json", variants.table),
+    "tuned": ("ms-ssim.json", _tuned),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
     "maps": (_GALLERY, gallery_page.maps),
@@ -114,7 +132,7 @@ PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
     ROOT / "docs" / "export.md": ("precision",),
-    ROOT / "docs" / "training.md": ("mixture", "one rate", "importance", "trials"),
+    ROOT / "docs" / "training.md": ("mixture", "tuned", "one rate", "importance", "trials"),
     ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
     ROOT / "docs" / "rates.md": ("budgets", "progressive"),
     ROOT / "docs" / "batch.md": ("batch", "large"),

@@ -98,12 +98,12 @@ def install(pip: Sequence[str | Path], folder: Path, wheel: Path) -> None:
         folder: a virtual environment or a target folder.
         wheel: the package.
     """
-    wanted = (wheel.parent.name, _requirements(wheel))
+    wanted = [wheel.parent.name, _requirements(wheel)]
     stamp = folder / "installed.txt"
     had = stamp.read_text().split("\n", 1) if stamp.exists() else ["", ""]
     if had[1] != wanted[1]:
         run([*pip, "--upgrade", f"{wheel}[cpu]"])
-    elif had[0] != wanted[0]:
+    if had != wanted:  # pip takes an older wheel of the same version for this one
         run([*pip, "--upgrade", "--force-reinstall", "--no-deps", wheel])
     stamp.write_text("\n".join(wanted))
 

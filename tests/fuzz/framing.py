@@ -34,7 +34,7 @@ class Frame:
     width: int | bytes
     height: int | bytes
     tiles: tuple[tuple[bytes, bytes], ...] = ((b"levels", b"some codes"),)
-    version: int = 4
+    version: int = 5
     coder: int = 0
     model_id: bytes = b"modelid!"
     quality: int = 50

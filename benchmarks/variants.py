@@ -98,6 +98,8 @@ def table(result: dict[str, Any]) -> str:
         deltas = (result["extra_rate"][name][key] for key in METRICS) if name != first else ()
         cells = [f"{d:+.1f} %" if d is not None else "–" for d in deltas] or ["", ""]
         lines.append(f"| {name} | {shown} | {' | '.join(cells)} |")
+    pictures = result["pictures"]
+    lines += ["", f"Means over {len(pictures)} pictures, {pictures[0]} to {pictures[-1]}."]
     return "\n".join(lines)
 
 

@@ -46,6 +46,7 @@ def test_the_command(photo: NDArray[np.uint8], tmp_path: Path) -> None:
     assert result["extra_rate"]["one = 0.6"]["psnr_db"] == pytest.approx(0, abs=0.01)
     assert len(result["curves"]["all"]) == 3
     assert "| one = 0.6 |" in variants.table(result)
+    assert "over 1 pictures, a.png" in variants.table(result)
 
     wrong = CliRunner().invoke(variants.main, [*arguments, "--model", f"a={SHIPPED}@x"])
     assert wrong.exit_code == 2

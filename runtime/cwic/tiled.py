@@ -46,7 +46,8 @@ def encode(
     height, width = -(-height_px // stride), -(-width_px // stride)
     codes = np.empty((0, height, width), np.uint8)
     importance = np.empty((height, width), np.uint8)
-    for tile in _parts(height, width):
+    parts = _parts(height, width)
+    for tile in parts:
         wide = _with_margin(tile, height, width)
         rows, columns = wide.area
         rows, columns = (
@@ -60,6 +61,8 @@ def encode(
         inner = _inside(tile, wide)
         codes[(slice(None), *tile.area)] = own_codes[(slice(None), *inner)]
         importance[tile.area] = own_importance[inner]
+    if len(parts) > 1:
+        runner.release()  # the picture is large, and entropy coding needs memory too
     return codes, importance
 
 

@@ -25,7 +25,7 @@ class Watched:
     """A runner that notes the sizes that it is given."""
 
     def __init__(self, runner: Any) -> None:
-        self.runner, self.sizes = runner, []
+        self.runner, self.sizes, self.released = runner, [], 0
 
     def encode(self, image: Bytes) -> Any:
         self.sizes.append(image.shape[1:3])
@@ -34,6 +34,10 @@ class Watched:
     def decode(self, codes: Bytes, levels: Bytes) -> Any:
         self.sizes.append(levels.shape[1:])
         return self.runner.decode(codes, levels)
+
+    def release(self) -> None:
+        self.released += 1
+        self.runner.release()
 
 
 def _decoded(runner: Any, codes: Bytes, levels: Bytes, size: tuple[int, int]) -> Bytes:
@@ -74,6 +78,7 @@ def test_parts_encode_to_nearly_the_same_codes(codec: cwic.Codec, photo: Bytes) 
     watched: Any = Watched(codec.runner)
     parts = tiled.encode(watched, lambda r, c: picture[r, c], 301, 455, 8)
     assert max(max(found) for found in watched.sizes) <= 8 * (20 + 2 * tiled.MARGIN)
+    assert watched.released == 1
     assert np.unpackbits(parts[0] ^ whole[0]).mean() < 0.002
     assert np.abs(parts[1].astype(int) - whole[1]).mean() < 0.05
 

@@ -43,3 +43,6 @@ class Runner(ABC):
         Raises:
             BackendError: the graph cannot be loaded or fails.
         """
+
+    def release(self) -> None:  # noqa: B027 - most keep nothing
+        """Give back memory that is kept for the next run; graphs are loaded again then."""

@@ -184,3 +184,8 @@ class OnnxRuntimeRunner(Runner):
     def decode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         (image,) = self._run("decoder", {"codes": codes, "levels": levels})
         return image
+
+    def release(self) -> None:
+        # With a session goes its arena, which is as large as the largest run made it.
+        with self._loading:
+            self._sessions.clear()

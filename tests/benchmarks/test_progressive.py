@@ -23,7 +23,8 @@ def test_curves_of_cut_files(result: dict[str, object]) -> None:
     assert isinstance(curves, dict)
     assert {len(curve) for curve in curves.values()} == {len(progressive.SHARES)}
     layered, plain, own = ([p["psnr_db"] for p in curve] for curve in curves.values())
-    for worse, better in zip(plain[:6], layered[:6], strict=True):
+    # The first cut has no codes yet, of a picture as small as this.
+    for worse, better in zip(plain[1:6], layered[1:6], strict=True):
         assert better > worse
     assert layered[-1] == pytest.approx(own[-1], abs=0.5)
     assert layered == sorted(layered)

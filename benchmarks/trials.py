@@ -11,6 +11,7 @@ already are kept, so that the command can be stopped and called again.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,15 +22,20 @@ from typing import Any
 from unittest.mock import patch
 
 import click
+import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from torch import Tensor, nn
 
 from benchmarks import command, environment
 from cwic.errors import CwicError
-from cwic_training import ops
+from cwic_training import losses, ops
 from cwic_training.checkpoint import load_checkpoint
 from cwic_training.fit import fit
+from cwic_training.losses import variable_rate_loss
 from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
+from cwic_training.task import CodecTask
 
 __all__ = ["TRIALS", "Trial", "run", "table"]
 
@@ -57,6 +63,25 @@ def _surrogate(width: float) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: patch.object(ops, "MASK_SURROGATE_WIDTH", width)
 
 
+def _unweighted(distortion: Tensor, bpp: Tensor, scale: Tensor, weight: float) -> Tensor:
+    """``D + weight / s**2 R``: the same trade-off at each s, but high rates count less."""
+    if not distortion.requires_grad:  # validation judges all trials alike
+        return variable_rate_loss(distortion, bpp, scale, weight)
+    return (distortion + weight / scale.square() * bpp).mean()
+
+
+def _uniform_scales(task: CodecTask, count: int) -> Tensor:
+    recipe = task.recipe
+    rng = np.random.default_rng([recipe.seed, 2, task.trainer.global_step])
+    low, high = recipe.scale_min, recipe.scale_max
+    return torch.from_numpy(rng.uniform(low, high, count).astype(np.float32))
+
+
+def _random_branch(weight: Tensor) -> Tensor:
+    """Where a residual branch would start at zero."""
+    return nn.init.normal_(weight, std=0.5 / math.sqrt(weight[0].numel()))
+
+
 TRIALS = {
     "the first: 8 crops of 128², Muon 0.005, cooldown half": Trial(),
     "Muon 0.0025": Trial({"muon_lr": 0.0025}),
@@ -69,6 +94,15 @@ TRIALS = {
     "2 crops of 256²": Trial({"crop": 256, "batch": 2}),
     "surrogate of the mask a third as wide": Trial(patched=_surrogate(1.0)),
     "surrogate of the mask three times as wide": Trial(patched=_surrogate(9.0)),
+    "D + λ/s² R instead of s D + λ/s R": Trial(
+        patched=lambda: patch.object(losses, "variable_rate_loss", _unweighted)
+    ),
+    "s uniform instead of log-uniform": Trial(
+        patched=lambda: patch.object(CodecTask, "_scales", _uniform_scales)
+    ),
+    "residual branches not zero at the start": Trial(
+        patched=lambda: patch.object(nn.init, "zeros_", _random_branch)
+    ),
     "no decision feedback": Trial(model={"feedback": 0}),
 }
 

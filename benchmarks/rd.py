@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import cwic
 from benchmarks import anchors, command, environment
 from benchmarks.metrics import bits_per_pixel, ms_ssim, psnr_db, ssim
+from cwic import packaged
 from cwic.image import open_rgb
 
 __all__ = ["measure", "point_at"]
@@ -41,7 +42,7 @@ class _Codec:
     decode: Callable[[bytes], Pixels]
 
 
-def measure(paths: Sequence[Path], bundles: Sequence[Path | None]) -> dict[str, Any]:
+def measure(paths: Sequence[Path], bundles: Sequence[str | None]) -> dict[str, Any]:
     """Curves of every codec over ``paths``: name -> points, see :func:`_point`."""
     learned = [cwic.load(bundle) for bundle in bundles]
     codecs = [*map(_learned, learned), *map(_classical, anchors.available())]
@@ -132,14 +133,13 @@ def point_at(points: Sequence[dict[str, Any]], bpp: float) -> dict[str, float] |
 @click.option(
     "--model",
     "models",
-    type=click.Path(path_type=Path),
     multiple=True,
-    help="Bundle folder; may be given several times. Default: the shipped model.",
+    help="Bundle folder or name; may be given several times. Default: those in the package.",
 )
 @command.output
-def main(images: list[Path], models: tuple[Path, ...], output: Path) -> None:
+def main(images: list[Path], models: tuple[str, ...], output: Path) -> None:
     """Measure, write JSON, print a table."""
-    result = measure(images, models or (None,))
+    result = measure(images, models or packaged.names())
     command.write(output, result)
     for name, points in result["curves"].items():
         for p in points:

@@ -19,6 +19,7 @@ from benchmarks import (
     precision,
     progressive,
     render_entropy,
+    trials,
     validation,
     variants,
 )
@@ -47,29 +48,38 @@ def table(result: dict[str, Any]) -> str:
         near = min(points, key=lambda p: abs(p["bpp"] - _TIMED_BPP))
         cells.append(f"{near['encode_ms']:.0f}, {near['decode_ms']:.0f} ms")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    first, *others = result["curves"]
-    lines += [
-        "",
-        f"| {first} against | BD-rate, PSNR | BD-rate, MS-SSIM | BD-PSNR |",
-        "|---|---|---|---|",
+    lines += ["", *_against(result["curves"], list(result["models"]))]
+    versions = result["versions"]
+    costs = [
+        f"{name} computes {facts['kmac_per_px']['encode']:.0f} kMAC a pixel to encode and "
+        f"{facts['kmac_per_px']['decode']:.0f} to decode"
+        for name, facts in result["models"].items()
     ]
-    for name in others:
-        pair = (result["curves"][name], result["curves"][first])
-        found = [_shown(delta_rate(*pair, metric), "+.1f", "%") for metric in METRICS]
-        gain = _shown(delta_psnr_db(*pair), "+.2f", "dB")
-        lines.append(f"| {name} | {' | '.join(found)} | {gain} |")
-    versions, facts = result["versions"], result["models"][first]
     lines += [
         "",
         f"PSNR (RGB) / MS-SSIM (torchmetrics, RGB), means over {len(result['pictures'])} pictures, "
         "whole files counted, interpolated between the measured points of "
         "[kodak.json](BASE/benchmarks/results/kodak.json); BD-rate below 0: fewer bytes at equal "
         f"quality. Times: a picture of 768x512 near {_TIMED_BPP} bpp, {result['machine']['cores']} "
-        f"cores of a CPU without a GPU. {first} computes {facts['kmac_per_px']['encode']:.0f} "
-        f"kMAC a pixel to encode and {facts['kmac_per_px']['decode']:.0f} to decode, besides the "
-        f"entropy model (Pillow {versions['pillow']}, onnxruntime {versions['onnxruntime']}).",
+        f"cores of a CPU without a GPU. {', '.join(costs)}, "
+        f"besides the entropy model (Pillow {versions['pillow']}, onnxruntime "
+        f"{versions['onnxruntime']}).",
     ]
     return "\n".join(lines)
+
+
+def _against(curves: dict[str, Any], learned: list[str]) -> list[str]:
+    """Bjøntegaard deltas of every learned codec against every classical one."""
+    heads = [f"{name}: BD-rate, PSNR | BD-rate, MS-SSIM | BD-PSNR" for name in learned]
+    lines = [f"| against | {' | '.join(heads)} |", "|---" * (1 + 3 * len(learned)) + "|"]
+    for other in (name for name in curves if name not in learned):
+        cells = []
+        for name in learned:
+            pair = (curves[other], curves[name])
+            cells += [_shown(delta_rate(*pair, metric), "+.1f", "%") for metric in METRICS]
+            cells.append(_shown(delta_psnr_db(*pair), "+.2f", "dB"))
+        lines.append(f"| {other} | {' | '.join(cells)} |")
+    return lines
 
 
 def _shown(value: float | None, form: str, unit: str) -> str:
@@ -114,6 +124,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "large": ("large.json", large.table),
     "batch": ("batch.json", batch.table),
     "progressive": ("progressive.json", progressive.table),
+    "trials": ("trials.json", trials.table),
     "one rate": ("one-rate.json", variants.table),
     "importance": ("importance.json", variants.table),
     "more steps": ("more-steps.json", variants.table),

@@ -27,6 +27,7 @@ from cwic.codec import Codec
 from cwic.container import DEFAULT_MAX_PIXELS, MAX_SIDE_PX, Stream
 from cwic.errors import BundleError, CwicError, StreamError, UsageError
 from cwic.files import replacing, write_bytes
+from cwic.header import read_header
 from cwic.image import open_picture
 from cwic.metadata import save_options
 
@@ -136,7 +137,7 @@ class Summary:
 
 
 def open_codec(
-    model: Path | None = None,
+    model: str | Path | None = None,
     backend: str = "auto",
     *,
     precision: str | None = None,
@@ -273,7 +274,7 @@ def encode_files(
 
 
 def decode_files(
-    codec: Codec,
+    codec: Codec | Callable[[bytes], Codec],
     pairs: Iterable[Pair],
     *,
     jobs: int = 1,
@@ -285,7 +286,9 @@ def decode_files(
     """Decode files to pictures, whose suffixes choose their formats.
 
     Args:
-        codec, jobs, on_result: as for :func:`encode_files`.
+        codec: the model, or what finds that of a stream by its identity, such as
+            :meth:`cwic.packaged.Codecs.of`.
+        jobs, on_result: as for :func:`encode_files`.
         pairs: streams and their outputs.
         resume: skip a stream whose output is not older than it and is a whole picture of the
             same size.
@@ -298,11 +301,12 @@ def decode_files(
         if resume and _is_decoded(data, source, target):
             return Result(source, target, skipped=True)
         with named(source):
+            own = codec if isinstance(codec, Codec) else codec(read_header(data).model_id)
             if partial:
-                salvaged = codec.salvage(data, max_pixels=max_pixels)
+                salvaged = own.salvage(data, max_pixels=max_pixels)
                 picture, left_out = salvaged.image, salvaged.left_out
             else:
-                picture = codec.decode(data, max_pixels=max_pixels)
+                picture = own.decode(data, max_pixels=max_pixels)
         with _writing(target), replacing(target) as temporary:
             _save(picture, temporary, target)
         sizes = target.stat().st_size, len(data)

@@ -14,6 +14,7 @@ import click
 
 from cwic import batch, cli_options
 from cwic.image import allow_pixels
+from cwic.packaged import Codecs
 from cwic.roi import BACKGROUND, parse_region
 from cwic.selection import Selection, make_folders, picture_suffixes, select, targets
 
@@ -67,9 +68,9 @@ class _Common:
     resume: bool
     quiet: bool
 
-    def open_codec(self) -> Codec:
+    def open_codec(self, model: Path | None = None) -> Codec:
         return batch.open_codec(
-            self.model,
+            model or self.model,
             self.backend,
             precision=self.precision,
             rebuild=self.rebuild,
@@ -194,7 +195,7 @@ def decode(common: _Common, partially: bool) -> None:
     selection = select(common.inputs, (_SUFFIX,))
     # Beside photo.cwic may lie the photo.png that it was made from.
     pairs = targets(selection, common.output, ".png", ".restored.png")
-    codec = common.open_codec()
+    codec = common.open_codec() if common.model else Codecs(common.open_codec).of
     make_folders(selection, pairs)
     _report(
         partial(

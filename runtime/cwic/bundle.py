@@ -22,21 +22,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cwic import packaged
 from cwic.errors import BundleError
 from cwic.files import write_bytes
+from cwic.packaged import MANIFEST
 from cwic.rate import QualityScale
 
-__all__ = ["FORMAT", "MANIFEST", "MODEL_ID_BYTES", "Bundle", "FileEntry", "default_bundle_path"]
+__all__ = ["FORMAT", "MANIFEST", "MODEL_ID_BYTES", "Bundle", "FileEntry"]
 
 FORMAT = "cwic-bundle/1"
-MANIFEST = "model.json"
 MODEL_ID_BYTES = 8
 _LARGEST_MANIFEST = 1 << 20
-
-
-def default_bundle_path() -> Path:
-    """Folder of the trained model that ships with the package."""
-    return Path(__file__).with_name("models") / "nano"
 
 
 def _stays_inside(name: str) -> bool:
@@ -103,7 +99,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Bundle:
-        """Read the manifest in ``path`` (None: the model that ships with the package).
+        """Read the manifest of a bundle folder or of a model in the package (None: `nano`).
 
         Files are checked against their digests when :meth:`read` opens them.
 
@@ -111,7 +107,7 @@ class Bundle:
             BundleError: no such folder, or a manifest that is missing, damaged, of another
                 format version or inconsistent.
         """
-        folder = default_bundle_path() if path is None else Path(path)
+        folder = packaged.folder(path)
         manifest = folder / MANIFEST
         try:
             if manifest.stat().st_size > _LARGEST_MANIFEST:
@@ -119,7 +115,8 @@ class Bundle:
             values = json.loads(manifest.read_bytes())
         except FileNotFoundError as exc:
             raise BundleError(
-                f"{folder} holds no {MANIFEST}; pass a folder written by cwic export"
+                f"{folder} holds no {MANIFEST}; pass a folder written by cwic export, "
+                f"or one of {', '.join(packaged.names())}"
             ) from exc
         except (OSError, ValueError, RecursionError) as exc:
             raise BundleError(f"{manifest} cannot be read ({exc}); export the model again") from exc

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from cwic import __version__, cli_options, container
+from cwic import __version__, cli_options, container, packaged
 from cwic.batch import named, read_stream
 from cwic.batch_cli import decode, encode
 from cwic.bench_cli import bench
@@ -92,10 +92,17 @@ def info(inputs: tuple[Path, ...]) -> None:
         bpp = 8 * len(data) / (header.width_px * header.height_px)
         click.echo(
             f"{source}: {header.width_px}x{header.height_px}, {len(data)} bytes "
-            f"({bpp:.3f} bpp), model {header.model_id.hex()}, quality {header.quality}, "
+            f"({bpp:.3f} bpp), model {header.model_id.hex()}{_name(header.model_id)}, "
+            f"quality {header.quality}, "
             f"levels {stream.levels_bytes} + codes {stream.codes_bytes} bytes, "
             f"tiles {len(stream.tiles)}, {header.lanes} lanes{_kind(stream)}, checksums right"
         )
+
+
+def _name(model_id: bytes) -> str:
+    """Of a model that is in the package."""
+    name = packaged.name_of(model_id)
+    return f" ({name})" if name else ""
 
 
 def _kind(stream: container.Stream) -> str:

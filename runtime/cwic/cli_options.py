@@ -24,7 +24,7 @@ __all__ = [
 _path = click.Path(path_type=Path)
 
 inputs = click.argument("inputs", nargs=-1, required=True, metavar="IN...", type=_path)
-model = click.option("--model", type=_path, help="Bundle folder.")
+model = click.option("--model", type=_path, help="Bundle folder, or a model of the package.")
 backend = click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True)
 precision = click.option(
     "--precision",

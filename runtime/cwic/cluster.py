@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cwic import batch
+from cwic import batch, packaged
 from cwic.backends import open_runner
 from cwic.batch import Pair, Result, Summary
 from cwic.bundle import Bundle
@@ -76,7 +76,7 @@ def encode_files(
     batch.check_options(batch.open_codec(model, "cpu"), options)
     places = [(source.absolute(), target.absolute()) for source, target in pairs]
     settings = {
-        "model": None if model is None else model.absolute(),
+        "model": packaged.folder(model).absolute(),
         "backend": backend,
         "precision": precision,
         "resume": resume,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cwic import tiled
+from cwic import packaged, tiled
 from cwic.backends import Runner, open_runner
 from cwic.bundle import Bundle
 from cwic.coding import Available, MapCoder
@@ -244,10 +244,11 @@ class Codec:
 
     def _check_model(self, header: Header) -> None:
         if header.model_id != self.bundle.model_id:
+            known = packaged.name_of(header.model_id)
+            remedy = f"open {known!r}" if known else "pass the bundle that made it"
             raise ModelMismatchError(
                 f"the stream was made by model {header.model_id.hex()} and "
-                f"{self.bundle.name!r} is {self.bundle.model_id.hex()}; "
-                "pass the bundle that made it (--model)"
+                f"{self.bundle.name!r} is {self.bundle.model_id.hex()}; {remedy} (--model)"
             )
 
 
@@ -262,7 +263,8 @@ def load(
     """Open a model for encoding and decoding.
 
     Args:
-        bundle: folder written by ``cwic export``; None takes the model in the package.
+        bundle: folder written by ``cwic export``, or the name of a model in the package,
+            :func:`cwic.packaged.names`; None takes `nano`.
         backend: one of :data:`cwic.backends.BACKENDS`.
         precision, rebuild: see :func:`cwic.backends.open_runner`.
         threads: see :class:`Codec`.

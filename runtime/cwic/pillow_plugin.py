@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
+from cwic import packaged
 from cwic.codec import Codec, load
 from cwic.container import MAGIC, MAX_SIDE_PX, VERSION, Stream, accepts
 from cwic.errors import (
@@ -62,11 +63,18 @@ class _Models:
         return self.codec(str(model) if model else default_model, backend or default_backend)
 
     def for_loading(self, model_id: bytes) -> Codec:
-        """The default codec; another that was used before if that one made the stream."""
+        """The default codec; if another made the stream, that one if it is known.
+
+        Known are models that were used before, and those in the package.
+        """
         default = self.codec(*self._default)
         with self._lock:
             codecs = default, *self._loaded.values()
-        return next((c for c in codecs if c.bundle.model_id == model_id), default)
+        found = next((c for c in codecs if c.bundle.model_id == model_id), None)
+        name = packaged.name_of(model_id)
+        if found is None and name is not None:
+            found = self.codec(name, self._default[1])
+        return found or default
 
 
 _models = _Models()
@@ -75,10 +83,11 @@ _models = _Models()
 def use(model: str | Path | None = None, backend: str = "auto") -> None:
     """Load a model now, and open and save with it from now on.
 
-    A stream of another model still opens if that model was used before in this process.
+    A stream of another model still opens if that model was used before in this process, or
+    is in the package.
 
     Args:
-        model: a bundle folder; None is the model in the package.
+        model: a bundle folder or the name of a model in the package; None is `nano`.
         backend: one of :data:`cwic.backends.BACKENDS`.
 
     Raises:

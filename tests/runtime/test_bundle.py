@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import cwic
-from cwic.bundle import Bundle, FileEntry, default_bundle_path
+from cwic import packaged
+from cwic.bundle import Bundle, FileEntry
 from cwic.errors import BackendError, BundleError
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(default_bundle_path(), tmp_path / "bundle"))
+    return Path(shutil.copytree(packaged.folder(), tmp_path / "bundle"))
 
 
 def edit(folder: Path, **changes: Any) -> None:

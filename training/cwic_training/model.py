@@ -101,6 +101,9 @@ class ModelConfig:
 PRESETS: dict[str, ModelConfig] = {
     "base": ModelConfig(arch="base", n=128, levels=32),
     "nano": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
+    "nano-deep": ModelConfig(
+        arch="nano", n=128, levels=16, feedback=8, encoder_blocks=5, decoder_blocks=8
+    ),
     "nano-uniform": ModelConfig(arch="nano", n=128, levels=16, feedback=8, importance="uniform"),
 }
 

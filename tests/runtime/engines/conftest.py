@@ -15,7 +15,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from cwic.bundle import Bundle, FileEntry, default_bundle_path
+from cwic import packaged
+from cwic.bundle import Bundle, FileEntry
 from cwic.engines.library import Library, load_library
 from cwic.engines.target import Target
 from cwic.errors import BackendError
@@ -45,7 +46,7 @@ def sm86(rtx: Library) -> Target:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """A copy of the shipped model that a test may change."""
-    return Bundle.load(shutil.copytree(default_bundle_path(), tmp_path / "nano"))
+    return Bundle.load(shutil.copytree(packaged.folder(), tmp_path / "nano"))
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def add_onnx(bundle: Bundle) -> AddOnnx:
 
 
 def shipped(role: str) -> onnx.ModelProto:
-    return onnx.load(default_bundle_path() / f"{role}.onnx")
+    return onnx.load(packaged.folder() / f"{role}.onnx")
 
 
 @lru_cache(maxsize=2)

@@ -17,8 +17,9 @@ import onnx
 import pytest
 
 import cwic
+from cwic import packaged
 from cwic.backends.device import Device
-from cwic.bundle import Bundle, default_bundle_path
+from cwic.bundle import Bundle
 from cwic.engines import plan as plan_module
 from cwic.engines.build import build_engines
 from cwic.engines.library import Library
@@ -88,7 +89,7 @@ def test_the_rest_of_the_bundle_stays_as_it_was(sm86: Target, bundle: Bundle) ->
     )
     picture = np.zeros((16, 16, 3), np.uint8)
     data = cwic.load(bundle.path, "cpu").encode(picture)
-    assert cwic.load(default_bundle_path(), "cpu").decode(data).size == (16, 16)
+    assert cwic.load(packaged.folder(), "cpu").decode(data).size == (16, 16)
 
 
 def test_a_second_build_replaces_the_first_and_adds_to_others(rtx: Library, bundle: Bundle) -> None:

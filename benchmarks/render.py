@@ -96,23 +96,6 @@ def _mixture(result: dict[str, Any]) -> str:
     )
 
 
-def _tuned(result: dict[str, Any]) -> str:
-    """A table of variants, and the last of them against the classical codecs."""
-    *_, name = result["curves"]
-    classical = json.loads((RESULTS / "kodak.json").read_text())["curves"]
-    deltas = {
-        codec: [
-            _shown(delta_rate(points, result["curves"][name], metric), "+.1f", "%")
-            for metric in METRICS
-        ]
-        for codec, points in classical.items()
-        if not codec.startswith("cwic")
-    }
-    lines = [f"| {name} against | BD-rate, PSNR | BD-rate, MS-SSIM |", "|---|---|---|"]
-    lines += [f"| {codec} | {' | '.join(found)} |" for codec, found in deltas.items()]
-    return "\n".join([variants.table(result), "", *lines])
-
-
 _GALLERY = "../../docs/gallery/gallery.json"
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -128,7 +111,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "one rate": ("one-rate.json", variants.table),
     "importance": ("importance.json", variants.table),
     "more steps": ("more-steps.json", variants.table),
-    "tuned": ("ms-ssim.json", _tuned),
+    "tuned": ("ms-ssim.json", variants.table),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
     "maps": (_GALLERY, gallery_page.maps),

@@ -1,9 +1,10 @@
 """Networks over large pictures: in parts with overlap, so that memory stays bounded.
 
 A part is run with a margin on the sides where the picture goes on, and the margin is thrown
-away. What a decoder makes of a position depends on fewer positions around it than the margin
-has (4 in `nano`, 7 in `base`), so the parts fit together without a seam, bit for bit up to
-the order of additions. Codes are what an encoder decides: any choice of them is valid.
+away. What a decoder makes of a position depends on no more positions around it than the
+margin has (4 in `nano`, 7 in `base`, 8 in `nano-deep`), so the parts fit together without a
+seam, bit for bit up to the order of additions. Codes are what an encoder decides: any choice
+of them is valid.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ __all__ = ["decode", "encode"]
 
 LARGEST_WHOLE = 1 << 17
 """Positions of the largest picture that is run at once: 8.4 megapixels, about 4K."""
-SIDE = 80
-"""Longest side of a part in positions: 640 pixels. A network needs about 8 KiB a position."""
+SIDE = 64
+"""Longest side of a part in positions: 512 pixels. A network needs about 8 KiB a position."""
 MARGIN = 8
 """Positions around a part."""
 

@@ -19,7 +19,6 @@ from benchmarks import (
     precision,
     progressive,
     render_entropy,
-    trials,
     validation,
     variants,
 )
@@ -107,7 +106,6 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "large": ("large.json", large.table),
     "batch": ("batch.json", batch.table),
     "progressive": ("progressive.json", progressive.table),
-    "trials": ("trials.json", trials.table),
     "one rate": ("one-rate.json", variants.table),
     "importance": ("importance.json", variants.table),
     "more steps": ("more-steps.json", variants.table),

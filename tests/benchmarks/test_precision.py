@@ -10,7 +10,6 @@ import pytest
 from benchmarks import precision
 from numpy.typing import NDArray
 
-from cwic import packaged
 from cwic.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +25,7 @@ def test_rates_are_compared_at_equal_quality() -> None:
 def test_measuring(photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     """With one precision under two names, nothing differs."""
     monkeypatch.setattr(precision, "_QUALITIES", (30, 60))
-    codecs = precision.open_codecs(Bundle.load(packaged.folder()), threads=1)
+    codecs = precision.open_codecs(Bundle.load(), threads=1)
     assert list(codecs) == ["fp32"]
     codecs["fp16"] = codecs["fp32"]
     pictures = [photo[:64, :100], photo[100:180, :64]]
@@ -42,8 +41,8 @@ def test_measuring(photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_flips_are_counted(photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
-    codecs = precision.open_codecs(Bundle.load(packaged.folder()), threads=1)
-    other = precision.open_codecs(Bundle.load(packaged.folder()), threads=1)["fp32"]
+    codecs = precision.open_codecs(Bundle.load(), threads=1)
+    other = precision.open_codecs(Bundle.load(), threads=1)["fp32"]
     encode = other.runner.encode
 
     def flipping(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

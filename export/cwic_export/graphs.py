@@ -1,4 +1,4 @@
-"""The two graphs of a bundle, as PyTorch modules: from pixels to code bytes and back.
+"""The graphs of a bundle, as PyTorch modules: from pixels to code bytes and back.
 
 They are the reference that every exported artefact is compared with. ``N``, ``H`` and
 ``W`` are free; ``H`` and ``W`` are multiples of 8::
@@ -6,7 +6,10 @@ They are the reference that every exported artefact is compared with. ``N``, ``H
     EncoderGraph   image uint8 [N, H, W, 3] ──▶ codes       uint8 [N, n/8, H/8, W/8]
                                             └─▶ importance  uint8 [N, H/8, W/8]
     DecoderGraph   codes, levels            ──▶ image       uint8 [N, H, W, 3]
+    GradientGraph  codes, levels, image    ─┬─▶ gradient    float32 [N, n, H/8, W/8]
+                                            └─▶ error       float32 [N, H/8, W/8]
 
+The third is for an encoder that looks for better codes (:mod:`cwic.search`).
 Code channel k is bit ``7 - k % 8`` of byte ``k // 8``, as ``np.packbits`` has it.
 
 Bytes become float32 before anything else happens to them and float32 becomes bytes last,
@@ -20,14 +23,16 @@ import copy
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cwic_export.signature import Ports, decoder_ports, encoder_ports
+from cwic_export.adjoint import with_adjoint
+from cwic_export.signature import Ports, decoder_ports, encoder_ports, gradient_ports
 from cwic_training import ops
 from cwic_training.layers import Conv2d
-from cwic_training.model import CodecNetwork
+from cwic_training.model import STRIDE, CodecNetwork
 
-__all__ = ["DecoderGraph", "EncoderGraph", "Graph"]
+__all__ = ["DecoderGraph", "EncoderGraph", "GradientGraph", "Graph"]
 
 
 def _conv(weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> nn.Conv2d:
@@ -204,14 +209,50 @@ class DecoderGraph(nn.Module):
         Returns:
             image: round(255 clip(x, 0, 1)), uint8 [N, 8h, 8w, 3].
         """
+        z = self.masked(codes, levels).to(self.dtype)
+        x: Tensor = self.synthesis(z).float() / 2 + 0.5
+        return (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
+
+    def masked(self, codes: Tensor, levels: Tensor) -> Tensor:
+        """z: codes as -1 and 1, and 0 where the level leaves them out; float32 [N, n, h, w]."""
         shifted = torch.floor(codes.float().unsqueeze(2) / self.place)
         bits = (shifted - 2 * torch.floor(shifted / 2)).flatten(1, 2)
         p = levels.float().unsqueeze(1) / self.levels
         mask_op = ops.importance_mask_decomposed if self.decomposed else ops.importance_mask
         mask = mask_op(p, self.scale, self.levels, self.n)
-        z = ((2 * bits - 1) * mask).to(self.dtype)
-        x: Tensor = self.synthesis(z).float() / 2 + 0.5
-        return (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
+        return (2 * bits - 1) * mask
 
 
-Graph: TypeAlias = EncoderGraph | DecoderGraph
+class GradientGraph(nn.Module):
+    """How the error of a decoded picture depends on its codes.
+
+    Args:
+        network: the model, trained; it is copied, not kept.
+    """
+
+    def __init__(self, network: CodecNetwork) -> None:
+        super().__init__()
+        self.decoder = DecoderGraph(network)
+        self.eval()
+
+    def ports(self) -> tuple[Ports, Ports]:
+        """Inputs and outputs."""
+        return gradient_ports(self.decoder.n)
+
+    def forward(self, codes: Tensor, levels: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Error against ``image`` uint8 [N, 8h, 8w, 3], and its gradient.
+
+        Returns:
+            gradient: of the sum of all errors with respect to z (:meth:`DecoderGraph.masked`),
+                for codes that are left out too: float32 [N, n, h, w].
+            error: sum of the squares of what the decoded picture, clipped but not rounded, is
+                off by in steps of 1/255, per position: float32 [N, h, w].
+        """
+        y, back = with_adjoint(self.decoder.synthesis, self.decoder.masked(codes, levels))
+        decoded = (y / 2 + 0.5).clamp(0, 1) * 255
+        off = decoded - image.float().permute(0, 3, 1, 2)
+        error = F.avg_pool2d(off.square().sum(1), STRIDE) * STRIDE**2
+        return back(off * 255), error
+
+
+Graph: TypeAlias = EncoderGraph | DecoderGraph | GradientGraph

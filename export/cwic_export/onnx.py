@@ -99,7 +99,8 @@ def _name_dims(model: onnx.ModelProto, ports: Iterable[Port]) -> None:
     """Give free axes the names of the signature instead of the exporter's."""
     found = {value.name: value for value in (*model.graph.input, *model.graph.output)}
     for port in ports:
-        shape = onnx.helper.make_tensor_type_proto(onnx.TensorProto.UINT8, port.dims)
+        kind = onnx.helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=port.dtype).numpy().dtype)
+        shape = onnx.helper.make_tensor_type_proto(kind, port.dims)
         found[port.name].type.CopyFrom(shape)
 
 

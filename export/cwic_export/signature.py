@@ -11,7 +11,15 @@ from torch import Tensor
 
 from cwic_training.model import STRIDE
 
-__all__ = ["Port", "Ports", "decoder_ports", "dynamic_shapes", "encoder_ports", "example_inputs"]
+__all__ = [
+    "Port",
+    "Ports",
+    "decoder_ports",
+    "dynamic_shapes",
+    "encoder_ports",
+    "example_inputs",
+    "gradient_ports",
+]
 
 _LARGEST_BATCH = 1 << 16
 _LARGEST_SIDE = 1 << 13
@@ -19,18 +27,25 @@ _LARGEST_SIDE = 1 << 13
 
 @dataclass(frozen=True)
 class Port:
-    """One uint8 input or output of a graph.
+    """One input or output of a graph.
 
     Attributes:
         name: its name in the graph.
         dims: fixed sizes as numbers and free ones by name.
+        dtype: of its elements.
     """
 
     name: str
     dims: tuple[int | str, ...]
+    dtype: torch.dtype = torch.uint8
 
 
 Ports: TypeAlias = tuple[Port, ...]
+
+
+def _pixels(positions: str) -> str:
+    """Name of the pixels along a side of so many positions."""
+    return f"{STRIDE}*{positions}"
 
 
 def encoder_ports(n: int) -> tuple[Ports, Ports]:
@@ -43,14 +58,25 @@ def encoder_ports(n: int) -> tuple[Ports, Ports]:
 def decoder_ports(n: int) -> tuple[Ports, Ports]:
     """Inputs and outputs of the decoder graph of a model with ``n`` code channels."""
     inputs = (Port("codes", ("N", n // 8, "h", "w")), Port("levels", ("N", "h", "w")))
-    return inputs, (Port("image", ("N", f"{STRIDE}*h", f"{STRIDE}*w", 3)),)
+    return inputs, (Port("image", ("N", _pixels("h"), _pixels("w"), 3)),)
+
+
+def gradient_ports(n: int) -> tuple[Ports, Ports]:
+    """Inputs and outputs of the gradient graph of a model with ``n`` code channels."""
+    inputs, outputs = decoder_ports(n)
+    found = (
+        Port("gradient", ("N", n, "h", "w"), torch.float32),
+        Port("error", ("N", "h", "w"), torch.float32),
+    )
+    return (*inputs, *outputs), found
 
 
 def example_inputs(ports: Sequence[Port]) -> tuple[Tensor, ...]:
     """Zeros to trace with; no two free sizes are equal, so none is mistaken for another."""
     sizes = {"N": 2, "h": 8, "w": 9, "H": 8 * STRIDE, "W": 9 * STRIDE}
+    sizes |= {_pixels(d): sizes[d] * STRIDE for d in ("h", "w")}
     return tuple(
-        torch.zeros([d if isinstance(d, int) else sizes[d] for d in p.dims], dtype=torch.uint8)
+        torch.zeros([d if isinstance(d, int) else sizes[d] for d in p.dims], dtype=p.dtype)
         for p in ports
     )
 
@@ -58,9 +84,10 @@ def example_inputs(ports: Sequence[Port]) -> tuple[Tensor, ...]:
 def dynamic_shapes(ports: Sequence[Port]) -> dict[str, dict[int, Any]]:
     """Which axes of which input are free, as ``torch.export`` takes it."""
     free: dict[str, Any] = {"N": torch.export.Dim("N", min=1, max=_LARGEST_BATCH)}
+    dims = {d for p in ports for d in p.dims}
     for name in ("h", "w"):
-        free[name] = torch.export.Dim(name, min=1, max=_LARGEST_SIDE)
         # torch.export keeps the size 1 apart for the root of a product, whatever its minimum.
-        root = torch.export.Dim(name, min=2, max=_LARGEST_SIDE)
-        free[name.upper()] = STRIDE * root
+        multiplied = bool(dims & {name.upper(), _pixels(name)})
+        root = torch.export.Dim(name, min=2 if multiplied else 1, max=_LARGEST_SIDE)
+        free |= {name: root, name.upper(): STRIDE * root, _pixels(name): STRIDE * root}
     return {p.name: {i: free[d] for i, d in enumerate(p.dims) if isinstance(d, str)} for p in ports}

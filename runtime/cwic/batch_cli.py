@@ -112,6 +112,12 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--progressive", is_flag=True, help="A file that is cut anywhere gives a coarser picture."
 )
+@click.option(
+    "--effort",
+    default=0,
+    show_default=True,
+    help="Rounds of search for better codes; 12 take a few seconds a megapixel and core.",
+)
 @click.option("--strip", is_flag=True, help="Leave out EXIF and XMP.")
 @click.option(
     "--cluster",
@@ -127,6 +133,7 @@ def encode(
     roi: tuple[str, ...],
     roi_background: float,
     progressive: bool,
+    effort: int,
     strip: bool,
     cluster: str | None,
 ) -> None:
@@ -143,6 +150,7 @@ def encode(
         "roi_background": roi_background,
         "max_pixels": common.max_pixels,
         "progressive": progressive,
+        "effort": effort,
         "metadata": ("icc",) if strip else True,  # colours need their profile
     }
     allow_pixels(common.max_pixels)

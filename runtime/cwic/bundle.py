@@ -5,8 +5,9 @@
     model.json            the manifest (format, identity, shape, files, training facts)
     encoder.onnx          image uint8 [N,H,W,3] -> codes, importance
     decoder.onnx          codes, levels -> image uint8 [N,H,W,3]
+    gradient.onnx         codes, levels, image -> gradient, error; for cwic.search
     context.safetensors   integer tables of the entropy model
-    ...                   further forms of the same two graphs, each named in the manifest,
+    ...                   further forms of the first two graphs, each named in the manifest,
                           and engines built from them (cwic.engines)
 
 ``model_id`` names what a decoder must share with the encoder: the decoder's weights and
@@ -49,8 +50,8 @@ class FileEntry:
     Attributes:
         sha256: hex digest of its bytes.
         bytes: its size.
-        role: ``encoder``, ``decoder`` or ``context``; ``log`` for what an engine builder said,
-            ``configuration`` for a server's.
+        role: ``encoder``, ``decoder``, ``gradient`` or ``context``; ``log`` for what an
+            engine builder said, ``configuration`` for a server's.
         target: what runs it: ``onnx``, ``onnx-tensorrt`` (int8 as TensorRT wants it),
             ``torchscript``, ``exported-program``, ``torch-tensorrt``, ``triton``, ``cwic``, or
             the engines of ``tensorrt`` and ``tensorrt-rtx``.

@@ -128,11 +128,13 @@ class Codec:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         metadata: bool | Collection[str] = True,
         progressive: bool = False,
+        effort: int = 0,
     ) -> Encoded:
         """Compress a picture at a quality, bit rate, byte budget or PSNR (at most one of them).
 
         The encoder network runs once; what remains is a choice of levels, see
-        :mod:`cwic.targets`. A PSNR takes about six runs of the decoder network besides.
+        :mod:`cwic.targets`. A PSNR takes about six runs of the decoder network besides, and
+        each round of effort about three.
 
         Args:
             image: Pillow image, uint8 [H, W, 3], or what else :mod:`cwic.image` takes.
@@ -150,13 +152,16 @@ class Codec:
                 icc, exif, xmp.
             progressive: put the codes in layers, so that a file that is cut anywhere gives the
                 whole picture at a lower quality (:meth:`salvage`).
+            effort: rounds of a search for codes that decode to a better picture, 0 to
+                :data:`~cwic.encoding.MOST_EFFORT` (:mod:`cwic.search`). Any decoder reads them.
 
         Raises:
+            BackendError: an effort, and the backend cannot search.
             ImageError: the picture cannot be coded, or is larger than ``max_pixels``.
             RateError: the rate cannot be met; the message names the smallest file or best PSNR.
             UsageError: an option out of range, or more than one.
         """
-        target = Target(quality, bpp, max_bytes, psnr_db)
+        target = Target(quality, bpp, max_bytes, psnr_db, effort)
         picture = as_picture(image)
         size = picture.height_px, picture.width_px
         if size[0] * size[1] > max_pixels:

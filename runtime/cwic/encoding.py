@@ -18,7 +18,9 @@ from cwic.image import Picture
 from cwic.rate import DEFAULT_QUALITY, QualityScale, levels_from_importance
 from cwic.targets import Measured, refined, scale_for_budget, scale_for_psnr
 
-__all__ = ["Encoded", "Encoding", "Target"]
+__all__ = ["MOST_EFFORT", "Encoded", "Encoding", "Target"]
+
+MOST_EFFORT = 1000
 
 
 @dataclass(frozen=True)
@@ -46,24 +48,31 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Target:
-    """What decides the rate: at most one of these.
+    """What is wanted: at most one of the first four decides the rate.
 
     Attributes:
         quality: 1..100; 50 if nothing is given.
         bpp: most bits per pixel of the file.
         max_bytes: most bytes of the file.
         psnr_db: least PSNR of the picture.
+        effort: rounds of the search for better codes, 0 to :data:`MOST_EFFORT`.
     """
 
     quality: float | None = None
     bpp: float | None = None
     max_bytes: int | None = None
     psnr_db: float | None = None
+    effort: int = 0
 
     def __post_init__(self) -> None:
-        if sum(value is not None for value in vars(self).values()) > 1:
+        rates = self.quality, self.bpp, self.max_bytes, self.psnr_db
+        if sum(value is not None for value in rates) > 1:
             raise UsageError(
                 "quality, bpp, max_bytes and psnr_db exclude each other; give one of them"
+            )
+        if not 0 <= self.effort <= MOST_EFFORT:
+            raise UsageError(
+                f"an effort of {self.effort} is outside 0..{MOST_EFFORT}; use for example 12"
             )
         if self.psnr_db is not None and not 0 < self.psnr_db < 100:
             raise UsageError(f"a PSNR of {self.psnr_db} dB is outside 0..100; use for example 32")
@@ -114,10 +123,29 @@ class Encoding:
     def reach(self, target: Target) -> Encoded:
         """The file that meets a target.
 
+        With some effort, better codes are searched for at the levels of a first file. They take
+        other bytes and give another PSNR, so the target is met anew with them.
+
         Raises:
             RateError: none does.
             UsageError: a quality out of range.
         """
+        encoded = self._with_present_codes(target)
+        if target.effort == 0:
+            return encoded
+        self._codes = tiled.search(
+            self._runner,
+            self._codes,
+            encoded.levels,
+            self._picture.part,
+            *self._size,
+            self._bundle.stride,
+            levels_highest=self._bundle.levels,
+            rounds=target.effort,
+        )
+        return self._with_present_codes(target)
+
+    def _with_present_codes(self, target: Target) -> Encoded:
         if target.psnr_db is not None:
             return self._reaching(target.psnr_db)
         budget = target.budget_bytes(self._size[0] * self._size[1])

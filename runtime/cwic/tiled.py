@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from cwic.backends import Runner
 from cwic.image import pad_to_multiple
+from cwic.search import improved
 from cwic.tiles import Tile, tile_grid
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "search"]
 
 LARGEST_WHOLE = 1 << 17
 """Positions of the largest picture that is run at once: 8.4 megapixels, about 4K."""
+LARGEST_SEARCHED = 1 << 14
+"""The same where codes are searched for: a gradient graph needs the sums of all its layers."""
 SIDE = 64
 """Longest side of a part in positions: 512 pixels. A network needs about 8 KiB a position."""
 MARGIN = 8
@@ -50,12 +53,7 @@ def encode(
     parts = _parts(height, width)
     for tile in parts:
         wide = _with_margin(tile, height, width)
-        rows, columns = wide.area
-        rows, columns = (
-            _cut(_pixels(rows, stride), height_px),
-            _cut(_pixels(columns, stride), width_px),
-        )
-        part = pad_to_multiple(read(rows, columns), stride)
+        part = _read(read, wide, height_px, width_px, stride)
         own_codes, own_importance = (array[0] for array in runner.encode(part[None]))
         if not len(codes):
             codes = np.empty((len(own_codes), height, width), np.uint8)
@@ -88,8 +86,50 @@ def decode(
         write(rows, columns, kept[:, : columns.stop - columns.start])
 
 
-def _parts(height: int, width: int) -> list[Tile]:
-    if height * width <= LARGEST_WHOLE:
+def search(
+    runner: Runner,
+    codes: NDArray[np.uint8],
+    levels: NDArray[np.uint8],
+    read: Read,
+    height_px: int,
+    width_px: int,
+    stride: int,
+    *,
+    levels_highest: int,
+    rounds: int,
+) -> NDArray[np.uint8]:
+    """Better codes under some levels, see :func:`cwic.search.improved`, part by part.
+
+    A part sees what was found for those before it.
+    """
+    found = codes.copy()
+    height, width = levels.shape
+    for tile in _parts(height, width, LARGEST_SEARCHED):
+        wide = _with_margin(tile, height, width)
+        inner = _inside(tile, wide)
+        movable = np.zeros((wide.height, wide.width), bool)
+        movable[inner] = True
+        part = improved(
+            runner,
+            found[(slice(None), *wide.area)],
+            levels[wide.area],
+            _read(read, wide, height_px, width_px, stride),
+            levels_highest=levels_highest,
+            rounds=rounds,
+            movable=movable,
+        )
+        found[(slice(None), *tile.area)] = part[(slice(None), *inner)]
+    return found
+
+
+def _read(read: Read, tile: Tile, height_px: int, width_px: int, stride: int) -> NDArray[np.uint8]:
+    """The pixels of a tile of positions, continued beyond the picture."""
+    rows, columns = (_pixels(positions, stride) for positions in tile.area)
+    return pad_to_multiple(read(_cut(rows, height_px), _cut(columns, width_px)), stride)
+
+
+def _parts(height: int, width: int, largest: int | None = None) -> list[Tile]:
+    if height * width <= (largest or LARGEST_WHOLE):
         return [Tile(0, 0, height, width)]
     return tile_grid(height, width, SIDE)
 

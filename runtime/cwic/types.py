@@ -36,3 +36,4 @@ class EncodeOptions(TypedDict, total=False):
     max_pixels: int
     metadata: bool | Collection[str]
     progressive: bool
+    effort: int

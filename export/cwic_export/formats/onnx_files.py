@@ -1,4 +1,7 @@
-"""``onnx`` and ``onnx-fp16``: a file per graph, for onnxruntime, TensorRT and others."""
+"""``onnx`` and ``onnx-fp16``: a file per graph, for onnxruntime, TensorRT and others.
+
+``onnx`` has a third one, ``gradient.onnx``, for an encoder that looks for better codes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from cwic_export.formats.base import INSTALL, ROLES, Format, Job, Options, needed
+from cwic_export.graphs import GradientGraph
 
 __all__ = ["OnnxFormat"]
 
@@ -28,9 +32,12 @@ class OnnxFormat(Format):
         needed("cwic_export.onnx", "ONNX export", INSTALL)
 
     def write(self, job: Job) -> None:
-        from cwic_export.onnx import serialise
+        from cwic_export.onnx import serialise, to_bytes
 
         suffix = "onnx" if self.precision == "fp32" else f"{self.precision}.onnx"
         for role in ROLES:
             data = serialise(job.onnx_model(role, _DTYPES[self.precision]))
             job.write(f"{role}.{suffix}", data, role=role, target="onnx", precision=self.precision)
+        if self.precision == "fp32":
+            data = to_bytes(GradientGraph(job.network))
+            job.write("gradient.onnx", data, role="gradient", target="onnx", precision="fp32")

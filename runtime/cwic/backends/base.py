@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from cwic.errors import BackendError
+
 __all__ = ["Runner"]
 
 
 class Runner(ABC):
-    """Runs the two graphs of a bundle. A graph is loaded when it is first used.
+    """Runs the graphs of a bundle. A graph is loaded when it is first used.
 
     Methods may be called from several threads.
 
@@ -43,6 +45,30 @@ class Runner(ABC):
         Raises:
             BackendError: the graph cannot be loaded or fails.
         """
+
+    def gradient(
+        self, codes: NDArray[np.uint8], levels: NDArray[np.uint8], image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """How far pictures are from their codes' decoded ones, and what each code does to that.
+
+        Args:
+            codes, levels: as :meth:`decode` takes them.
+            image: uint8 [N, H, W, 3].
+
+        Returns:
+            gradient: float32 [N, n, H/8, W/8], of the sum of all errors with respect to codes
+                as -1 and 1.
+            error: float32 [N, H/8, W/8], the sum of squared differences of each position's
+                pixels in steps of 1/255.
+
+        Raises:
+            BackendError: this backend has no such graph, or it cannot be loaded or fails.
+            BundleError: the bundle has none.
+        """
+        raise BackendError(
+            f"the {self.backend} backend cannot search for codes; use --backend cpu or cuda, "
+            "or leave out the effort"
+        )
 
     def release(self) -> None:  # noqa: B027 - most keep nothing
         """Give back memory that is kept for the next run; graphs are loaded again then."""

@@ -124,7 +124,9 @@ class OnnxRuntimeRunner(Runner):
     def _session(self, role: str) -> Any:
         with self._loading:
             if role not in self._sessions:
-                self._sessions[role] = self._load(graph_file(self._bundle, role, self._precision))
+                # The gradient is that of the exact graph: a hint, whatever decodes.
+                precision = "fp32" if role == "gradient" else self._precision
+                self._sessions[role] = self._load(graph_file(self._bundle, role, precision))
             return self._sessions[role]
 
     def _load(self, name: str) -> Any:
@@ -166,10 +168,10 @@ class OnnxRuntimeRunner(Runner):
         finally:
             self._ort.set_default_logger_severity(_ORT_WARNING)  # its default
 
-    def _run(self, role: str, feeds: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    def _run(self, role: str, feeds: dict[str, NDArray[np.uint8]]) -> list[NDArray[Any]]:
         session = self._session(role)
         try:
-            outputs: list[NDArray[np.uint8]] = session.run(None, feeds)
+            outputs: list[NDArray[Any]] = session.run(None, feeds)
         except Exception as exc:
             raise BackendError(
                 f"onnxruntime failed ({first_line(exc)}); "
@@ -184,6 +186,13 @@ class OnnxRuntimeRunner(Runner):
     def decode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         (image,) = self._run("decoder", {"codes": codes, "levels": levels})
         return image
+
+    def gradient(
+        self, codes: NDArray[np.uint8], levels: NDArray[np.uint8], image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        feeds = {"codes": codes, "levels": levels, "image": image}
+        gradient, error = self._run("gradient", feeds)
+        return gradient, error
 
     def release(self) -> None:
         # With a session goes its arena, which is as large as the largest run made it.

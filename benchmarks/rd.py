@@ -6,6 +6,9 @@ Every rate counts whole files: header, levels, codes. Curves are means over the 
 at equal settings, as is usual on Kodak. Times are medians over the pictures of one encode and
 one decode each, from pixels to bytes and back; the codecs take turns picture by picture, so
 that whatever else the machine does meets all of them.
+
+A model is a bundle folder or a name, and ``NAME@EFFORT`` the same with an effort: fewer
+qualities then, for each takes seconds.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import cwic
 from benchmarks import anchors, command, environment
 from benchmarks.metrics import bits_per_pixel, ms_ssim, psnr_db, ssim
 from cwic import packaged
+from cwic.errors import CwicError, UsageError
 from cwic.image import open_rgb
 
 __all__ = ["measure", "point_at"]
@@ -32,6 +36,8 @@ __all__ = ["measure", "point_at"]
 Pixels = NDArray[np.uint8]
 
 _QUALITIES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+_QUALITIES_WITH_EFFORT = _QUALITIES[::2]
+_EFFORT = 12
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,10 @@ class _Codec:
     decode: Callable[[bytes], Pixels]
 
 
-def measure(paths: Sequence[Path], bundles: Sequence[str | None]) -> dict[str, Any]:
+def measure(paths: Sequence[Path], models: Sequence[str]) -> dict[str, Any]:
     """Curves of every codec over ``paths``: name -> points, see :func:`_point`."""
-    learned = [cwic.load(bundle) for bundle in bundles]
-    codecs = [*map(_learned, learned), *map(_classical, anchors.available())]
+    learned = [_Learned.of(model) for model in models]
+    codecs = [*(model.codec() for model in learned), *map(_classical, anchors.available())]
     rows: dict[tuple[str, float], list[dict[str, float]]] = {}
     for path in paths:
         picture = open_rgb(path)
@@ -57,8 +63,8 @@ def measure(paths: Sequence[Path], bundles: Sequence[str | None]) -> dict[str, A
         curves[name].append(_point(setting, found))
     return {
         **environment.describe(),
-        "model_id": learned[0].bundle.model_id.hex(),
-        "models": {f"cwic {c.bundle.name}": _facts(c) for c in learned},
+        "model_id": learned[0].model.bundle.model_id.hex(),
+        "models": {each.name: each.facts() for each in learned},
         "pictures": [p.name for p in paths],
         "curves": curves,
     }
@@ -95,18 +101,43 @@ def _point(setting: float, found: Sequence[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def _facts(codec: cwic.Codec) -> dict[str, Any]:
-    facts = codec.bundle.facts
-    return {name: facts.get(name) for name in ("parameters", "kmac_per_px", "steps")}
+@dataclass(frozen=True)
+class _Learned:
+    """A model with some effort."""
 
+    model: cwic.Codec
+    effort: int
 
-def _learned(codec: cwic.Codec) -> _Codec:
-    return _Codec(
-        f"cwic {codec.bundle.name}",
-        _QUALITIES,
-        lambda picture, quality: codec.encode(picture, quality=quality),
-        lambda data: np.asarray(codec.decode(data)),
-    )
+    @classmethod
+    def of(cls, model: str) -> _Learned:
+        bundle, _, effort = model.partition("@")
+        if effort and not effort.isdecimal():
+            raise UsageError(f"no effort in {model!r}; use for example nano@{_EFFORT}")
+        return cls(cwic.load(bundle), int(effort or 0))
+
+    @property
+    def name(self) -> str:
+        return f"cwic {self.model.bundle.name}" + (f", effort {self.effort}" if self.effort else "")
+
+    def facts(self) -> dict[str, Any]:
+        facts = self.model.bundle.facts
+        found = {name: facts.get(name) for name in ("parameters", "kmac_per_px", "steps")}
+        if self.effort:
+            # A gradient and a decoding in each round, and once before; a gradient is two decodings.
+            cost = dict(facts["kmac_per_px"])
+            cost["encode"] = round(cost["encode"] + 3 * (self.effort + 1) * cost["decode"], 3)
+            found["kmac_per_px"] = cost
+        return found
+
+    def codec(self) -> _Codec:
+        return _Codec(
+            self.name,
+            _QUALITIES_WITH_EFFORT if self.effort else _QUALITIES,
+            lambda picture, quality: self.model.encode(
+                picture, quality=quality, effort=self.effort
+            ),
+            lambda data: np.asarray(self.model.decode(data)),
+        )
 
 
 def _classical(anchor: anchors.Anchor) -> _Codec:
@@ -134,12 +165,17 @@ def point_at(points: Sequence[dict[str, Any]], bpp: float) -> dict[str, float] |
     "--model",
     "models",
     multiple=True,
-    help="Bundle folder or name; may be given several times. Default: those in the package.",
+    help="Bundle folder, name, or either @EFFORT; may be given several times. Default: those in "
+    f"the package, and the first with an effort of {_EFFORT}.",
 )
 @command.output
 def main(images: list[Path], models: tuple[str, ...], output: Path) -> None:
     """Measure, write JSON, print a table."""
-    result = measure(images, models or packaged.names())
+    first, *others = packaged.names()
+    try:
+        result = measure(images, models or (first, f"{first}@{_EFFORT}", *others))
+    except CwicError as exc:
+        raise click.ClickException(str(exc)) from exc
     command.write(output, result)
     for name, points in result["curves"].items():
         for p in points:

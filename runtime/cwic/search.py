@@ -6,7 +6,7 @@ an ordinary stream of the same levels, about as large. In each round:
 
 1. A code z = -1 or 1 that is turned changes the error by about ``4 c - 2 z g``: g is the gradient,
    c the curvature of a code of its channel, which is measured once at the start.
-2. The map is cut into blocks of 3x3 positions, elsewhere in each round, and in each block the one
+2. The map is cut into blocks of 2x2 positions, elsewhere in each round, and in each block the one
    code is turned that promises most.
 3. The result is decoded. Where the error of the 3x3 positions around a turned code has not
    become smaller the code is turned back, and let alone for some rounds.
@@ -25,13 +25,13 @@ from cwic.backends import Runner
 
 __all__ = ["improved"]
 
-_BLOCK = 3
-"""Positions along a side of a block; a code's effect on pixels reaches about as far."""
+_BLOCK = 2
+"""Positions along a side of a block: the effects of neighbours overlap, but rounds are dear."""
 _REST = 30
 """Rounds in which a code is let alone that was turned in vain."""
 _PROBE = 20
 """Steps of 1/255 that pixels are moved by to measure curvature."""
-_TYPICAL = 0.3
+_TYPICAL = 0.4
 """Curvature of most codes over the mean of their channel, which a few large ones raise."""
 _SEED = 0
 

@@ -13,6 +13,7 @@ from benchmarks.metrics import ms_ssim, psnr_db
 from numpy.typing import NDArray
 
 import cwic
+from cwic.errors import UsageError
 
 
 def test_metrics_on_known_errors(photo: NDArray[np.uint8]) -> None:
@@ -41,15 +42,20 @@ def test_measure_counts_whole_files(
 
     Image.fromarray(photo[:200, :256]).save(tmp_path / "a.png")
     monkeypatch.setattr(rd, "_QUALITIES", (30, 60))
+    monkeypatch.setattr(rd, "_QUALITIES_WITH_EFFORT", (30,))
     few = tuple(replace(a, points=a.points[5:6]) for a in anchors.available())
     monkeypatch.setattr(anchors, "available", lambda: few)
-    result = rd.measure([tmp_path / "a.png"], [None])
+    result = rd.measure([tmp_path / "a.png"], ["nano", "nano@1"])
     assert {"commit", "machine", "versions", "command"} <= set(result)
     points = result["curves"]["cwic nano"]
     size = len(cwic.load().encode(photo[:200, :256], quality=30))
     assert points[0]["bpp"] == pytest.approx(8 * size / (200 * 256), abs=1e-4)
     assert points[0]["psnr_db"] < points[1]["psnr_db"]
-    assert set(result["curves"]) == {"cwic nano", *(a.name for a in anchors.available())}
+    assert points[0]["psnr_db"] < result["curves"]["cwic nano, effort 1"][0]["psnr_db"]
+    with pytest.raises(UsageError, match="nano@12"):
+        rd.measure([tmp_path / "a.png"], ["nano@much"])
+    assert set(result["models"]) == {"cwic nano", "cwic nano, effort 1"}
+    assert set(result["curves"]) == {*result["models"], *(a.name for a in anchors.available())}
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:

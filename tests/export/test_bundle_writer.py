@@ -46,6 +46,7 @@ def test_contents(bundle: Bundle, checkpoint: Path) -> None:
     assert roles == {
         "encoder.onnx": ("encoder", "onnx", "fp32"),
         "decoder.onnx": ("decoder", "onnx", "fp32"),
+        "gradient.onnx": ("gradient", "onnx", "fp32"),
         "encoder.torchscript.pt": ("encoder", "torchscript", "fp32"),
         "decoder.torchscript.pt": ("decoder", "torchscript", "fp32"),
         "encoder.pt2": ("encoder", "exported-program", "fp32"),

@@ -1,0 +1,205 @@
+"""Effort: the same levels, about as many bytes, a better picture, and any decoder reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import cwic
+from cwic import search, tiled
+from cwic.backends import Runner
+from cwic.backends.onnxrt import OnnxRuntimeRunner
+from cwic.bundle import Bundle
+from cwic.cli import main
+from cwic.container import Stream
+from cwic.encoding import MOST_EFFORT
+from cwic.errors import BackendError, BundleError, UsageError
+from cwic.rate import levels_from_importance
+
+Bytes = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def detail(photo: Bytes) -> Bytes:
+    return np.ascontiguousarray(photo[160:288, 280:440])
+
+
+def _psnr_db(picture: Bytes, data: bytes, codec: cwic.Codec) -> float:
+    restored = np.asarray(codec.decode(data).convert("RGB"))
+    return float(-10 * np.log10(np.square(restored / 255.0 - picture / 255.0).mean()))
+
+
+def _read(codec: cwic.Codec, data: bytes) -> tuple[Bytes, Bytes]:
+    return codec.read_codes(Stream.from_bytes(data, 1 << 30))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [20, 50, 90])
+def test_the_picture_gets_better_at_the_same_levels(
+    codec: cwic.Codec, detail: Bytes, quality: int, progressive: bool
+) -> None:
+    plain, better = (
+        codec.encode(detail, quality=quality, effort=effort, progressive=progressive)
+        for effort in (0, 6)
+    )
+    (codes, levels), (other_codes, other_levels) = _read(codec, plain), _read(codec, better)
+    assert np.array_equal(levels, other_levels)
+    assert 0 < np.unpackbits(codes ^ other_codes).mean() < 0.1
+    assert len(better) < 1.05 * len(plain)
+    assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec) + 0.2
+
+
+def test_more_rounds_bring_more_and_always_the_same(codec: cwic.Codec, detail: Bytes) -> None:
+    files = [codec.encode(detail, effort=effort) for effort in (0, 3, 12)]
+    found = [_psnr_db(detail, data, codec) for data in files]
+    assert found == sorted(found)
+    assert codec.encode(detail, effort=12) == files[-1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (5, 83), (103, 37)])
+def test_any_size(codec: cwic.Codec, photo: Bytes, size: tuple[int, int]) -> None:
+    picture = np.ascontiguousarray(photo[200 : 200 + size[0], 300 : 300 + size[1]])
+    plain, better = (codec.encode(picture, quality=80, effort=effort) for effort in (0, 8))
+    assert codec.decode(better).size == size[::-1]
+    assert _psnr_db(picture, better, codec) >= _psnr_db(picture, plain, codec) - 0.05
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_any_mode(codec: cwic.Codec, detail: Bytes, mode: str) -> None:
+    picture = Image.fromarray(detail).convert(mode)
+    plain, better = (codec.encode(picture, effort=effort) for effort in (0, 6))
+    rgb = np.asarray(picture.convert("RGB"))
+    assert codec.decode(better).mode == codec.decode(plain).mode
+    assert _psnr_db(rgb, better, codec) > _psnr_db(rgb, plain, codec)
+
+
+def test_a_budget_is_kept_and_used(codec: cwic.Codec, photo: Bytes) -> None:
+    picture = photo[100:292, 200:456]
+    for budget in (900, 2500, 6000):
+        plain, better = (codec.encode(picture, max_bytes=budget, effort=e) for e in (0, 6))
+        assert 0.99 * budget <= len(better) <= budget
+        assert _psnr_db(picture, better, codec) > _psnr_db(picture, plain, codec) + 0.2
+
+
+def test_a_psnr_takes_fewer_bytes(codec: cwic.Codec, detail: Bytes) -> None:
+    plain, better = (codec.encode(detail, psnr_db=32, effort=effort) for effort in (0, 12))
+    assert 32 <= _psnr_db(detail, better, codec) <= 32.06
+    assert len(better) < 0.97 * len(plain)
+
+
+def test_parts_fit_together(
+    codec: cwic.Codec, detail: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _psnr_db(detail, codec.encode(detail, effort=8), codec)
+    plain = _psnr_db(detail, codec.encode(detail), codec)
+    sizes: list[tuple[int, int]] = []
+    run = codec.runner.gradient
+
+    def watched(codes: Bytes, levels: Bytes, image: Bytes) -> Any:
+        sizes.append(levels.shape[1:])
+        return run(codes, levels, image)
+
+    monkeypatch.setattr(codec.runner, "gradient", watched)
+    monkeypatch.setattr(tiled, "LARGEST_SEARCHED", 100)
+    monkeypatch.setattr(tiled, "SIDE", 10)
+    parts = _psnr_db(detail, codec.encode(detail, effort=8), codec)
+    assert len(sizes) > 2 * 8  # a part is tried once more than it has rounds
+    assert max(map(max, sizes)) <= 10 + tiled.MARGIN
+    assert parts - plain > 0.7 * (whole - plain)
+
+
+def test_what_may_not_be_turned_is_not(codec: cwic.Codec, detail: Bytes) -> None:
+    codes, importance = (part[0] for part in codec.runner.encode(detail[None]))
+    levels = levels_from_importance(importance, 0.5, codec.bundle.levels)
+    movable = np.zeros(levels.shape, bool)
+    movable[4:9, 5:13] = True
+    found = search.improved(
+        codec.runner, codes, levels, detail, levels_highest=16, rounds=4, movable=movable
+    )
+    changed = np.unpackbits(found ^ codes, axis=0).astype(bool)
+    assert changed.any()
+    assert not changed[:, ~movable].any()
+    assert not (changed & (np.arange(128)[:, None, None] >= 8 * levels.astype(int))).any()
+
+
+def test_nothing_is_kept_nothing_is_done(codec: cwic.Codec, detail: Bytes) -> None:
+    codes, importance = (part[0] for part in codec.runner.encode(detail[None]))
+    found = search.improved(
+        codec.runner, codes, np.zeros_like(importance), detail, levels_highest=16, rounds=4
+    )
+    assert np.array_equal(found, codes)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 6)])
+@pytest.mark.parametrize("offset", [(0, 0), (1, 0), (1, 1)])
+def test_each_block_gives_its_best(size: tuple[int, int], offset: tuple[int, int]) -> None:
+    change = np.random.default_rng(3).normal(0.8, 1, (4, *size)).astype(np.float32)
+    got = set(zip(*search._best_of_blocks(change, np.array(offset)), strict=True))
+    expected = set()
+    for top in range(-offset[0], size[0], search._BLOCK):
+        for left in range(-offset[1], size[1], search._BLOCK):
+            inside = [
+                (change[k, y, x], k, y, x)
+                for k in range(4)
+                for y in range(max(0, top), min(size[0], top + search._BLOCK))
+                for x in range(max(0, left), min(size[1], left + search._BLOCK))
+            ]
+            best = min(inside, default=(1.0,))
+            if best[0] < 0:
+                expected.add(best[1:])
+    assert got == expected
+
+
+@pytest.mark.parametrize("effort", [-1, MOST_EFFORT + 1])
+def test_an_effort_out_of_range(codec: cwic.Codec, detail: Bytes, effort: int) -> None:
+    with pytest.raises(UsageError, match="outside 0..1000; use for example 12"):
+        codec.encode(detail, effort=effort)
+
+
+def test_a_backend_without_gradients(codec: cwic.Codec, detail: Bytes) -> None:
+    class Without(Runner):
+        backend = "tensorrt"
+
+        def encode(self, image: Bytes) -> tuple[Bytes, Bytes]:
+            return codec.runner.encode(image)
+
+        def decode(self, codes: Bytes, levels: Bytes) -> Bytes:
+            return codec.runner.decode(codes, levels)
+
+    other = cwic.Codec(codec.bundle, Without())
+    assert other.encode(detail) == codec.encode(detail)
+    with pytest.raises(BackendError, match="tensorrt backend cannot search .* --backend cpu"):
+        other.encode(detail, effort=1)
+
+
+def test_a_bundle_of_an_earlier_release(codec: cwic.Codec, detail: Bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(codec.bundle.path, folder)
+    files = {name: e for name, e in codec.bundle.files.items() if e.role != "gradient"}
+    dataclasses.replace(codec.bundle, path=folder, files=files).save()
+    bundle = Bundle.load(folder)
+    old = cwic.Codec(bundle, OnnxRuntimeRunner(bundle))
+    assert old.encode(detail) == codec.encode(detail)
+    with pytest.raises(BundleError, match=r"lists no gradient\.onnx .* export it"):
+        old.encode(detail, effort=1)
+
+
+def test_on_the_command_line(
+    codec: cwic.Codec, detail: Bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "photo.png", tmp_path / "photo.cwic"
+    Image.fromarray(detail).save(source)
+    main(["encode", str(source), "-o", str(target), "--bpp", "0.5", "--effort", "4"])
+    assert target.read_bytes() == codec.encode(detail, bpp=0.5, effort=4)
+    with pytest.raises(SystemExit) as stopped:
+        main(["encode", str(source), "-o", str(tmp_path / "no.cwic"), "--effort", "-3"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.strip().endswith("use for example 12")
+    assert not (tmp_path / "no.cwic").exists()

@@ -61,7 +61,8 @@ TOLERANCES = {
     # Measured with every layer in halves (PyTorch on the CPU, five pictures): 0.09 % flips with
     # |E| up to 0.02, importance by 18 in single places, 0.9 % of the levels by 1, pixels by 1,
     # 0.014 in the mean, 0.02 dB, 0.0002, +0.1 % bytes. onnxruntime on the CPU, which widens
-    # halves: 0.02 % flips, 0.006 dB.
+    # halves: 0.02 % flips, 0.006 dB. With decision feedback one flip brings others, which matters
+    # in a small picture: 0.09 dB and +0.8 % bytes in one of 256x192 pixels.
     "fp16": Tolerance(
         code_margin=inf,
         flip_share=0.004,
@@ -69,9 +70,9 @@ TOLERANCES = {
         level_share=0.03,
         pixel_largest=3,
         pixel_mean=0.05,
-        psnr_loss_db=0.05,
-        ms_ssim_loss=0.001,
-        bpp_rise=0.005,
+        psnr_loss_db=0.2,
+        ms_ssim_loss=0.002,
+        bpp_rise=0.02,
     ),
     # Measured on an onnx-int8 export with its default limit of 0.1 dB a graph on the calibration
     # pictures (three others here): 4.4 % flips, 17 % of the levels (importance is steep, so

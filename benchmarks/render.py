@@ -95,6 +95,30 @@ def _mixture(result: dict[str, Any]) -> str:
     )
 
 
+def _with_effort(result: dict[str, Any]) -> str:
+    """Makes a paragraph: one model with and without an effort."""
+    curves = result["curves"]
+    plain, effort = result["models"]
+    rates = []
+    for rate in (0.25, 0.5, 1.0):
+        before, after = (point_at(curves[name], rate) for name in (plain, effort))
+        if before and after:
+            rates.append(
+                f"{before['psnr_db']:.2f} dB and {before['ms_ssim']:.4f} become "
+                f"{after['psnr_db']:.2f} dB and {after['ms_ssim']:.4f} at {rate} bpp"
+            )
+    others = []
+    for other in ("JPEG", "WebP", "AVIF"):
+        pair = (curves[other], curves[effort])
+        found = [_shown(delta_rate(*pair, metric), "+.1f", "%") for metric in METRICS]
+        others.append(f"{other} {found[0]} (PSNR), {found[1]} (MS-SSIM)")
+    return (
+        f"With {effort.rpartition(', ')[2]}, {', '.join(rates)}; BD-rate against "
+        f"{'; '.join(others)} (means over {len(result['pictures'])} Kodak pictures, "
+        "[ms-ssim-effort.json](BASE/benchmarks/results/ms-ssim-effort.json))."
+    )
+
+
 _GALLERY = "../../docs/gallery/gallery.json"
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -110,6 +134,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "importance": ("importance.json", variants.table),
     "more steps": ("more-steps.json", variants.table),
     "tuned": ("ms-ssim.json", variants.table),
+    "with effort": ("ms-ssim-effort.json", _with_effort),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
     "maps": (_GALLERY, gallery_page.maps),
@@ -122,6 +147,7 @@ A section whose file is not there (not measured yet) is left as it is."""
 PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
+    ROOT / "docs" / "model-card-nano-ms-ssim.md": ("with effort",),
     ROOT / "docs" / "export.md": ("precision",),
     ROOT / "docs" / "training.md": ("mixture", "more steps", "tuned", "one rate", "importance"),
     ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from bjontegaard import bd_psnr, bd_rate
 
-__all__ = ["METRICS", "delta_psnr_db", "delta_rate", "deltas"]
+__all__ = ["METRICS", "delta_psnr_db", "delta_rate", "deltas", "in_words"]
 
 METRICS = {"psnr_db": "PSNR", "ms_ssim": "MS-SSIM"}
 
@@ -62,8 +62,12 @@ def _delta(function: Callable[..., Any], curves: list[list[float]], overlap: boo
 
 def deltas(before: Mapping[str, Any], after: Mapping[str, Any], codec: str = "cwic nano") -> str:
     """How one codec's bytes at equal quality changed between two results, in words."""
-    curves = (before["curves"][codec], after["curves"][codec])
-    found = {label: delta_rate(*curves, key) for key, label in METRICS.items()}
+    return in_words(before["curves"][codec], after["curves"][codec])
+
+
+def in_words(anchor: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]]) -> str:
+    """BD-rates of ``test`` by each metric where the curves overlap."""
+    found = {label: delta_rate(anchor, test, key) for key, label in METRICS.items()}
     return " and ".join(f"{d:+.1f} % ({label})" for label, d in found.items() if d is not None)
 
 

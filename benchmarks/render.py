@@ -22,7 +22,7 @@ from benchmarks import (
     validation,
     variants,
 )
-from benchmarks.bd import METRICS, delta_psnr_db, delta_rate, deltas
+from benchmarks.bd import METRICS, delta_psnr_db, delta_rate, deltas, in_words
 from benchmarks.rd import point_at
 
 __all__ = ["PAGES", "RESULTS", "page", "replaced", "table"]
@@ -107,11 +107,9 @@ def _with_effort(result: dict[str, Any]) -> str:
                 f"{before['psnr_db']:.2f} dB and {before['ms_ssim']:.4f} become "
                 f"{after['psnr_db']:.2f} dB and {after['ms_ssim']:.4f} at {rate} bpp"
             )
-    others = []
-    for other in ("JPEG", "WebP", "AVIF"):
-        pair = (curves[other], curves[effort])
-        found = [_shown(delta_rate(*pair, metric), "+.1f", "%") for metric in METRICS]
-        others.append(f"{other} {found[0]} (PSNR), {found[1]} (MS-SSIM)")
+    others = [
+        f"{other} {in_words(curves[other], curves[effort])}" for other in ("JPEG", "WebP", "AVIF")
+    ]
     return (
         f"With {effort.rpartition(', ')[2]}, {', '.join(rates)}; BD-rate against "
         f"{'; '.join(others)} (means over {len(result['pictures'])} Kodak pictures, "

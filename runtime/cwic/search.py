@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.backends import Runner
+from cwic.neighbourhood import sums_around
 
 __all__ = ["improved"]
 
@@ -136,7 +137,8 @@ def improved(
         if not len(turned[0]):
             break
         signs[turned] *= -1
-        better = _around(searched.error(signs) - error)[turned[1:]] < 0
+        change_around = sums_around(searched.error(signs) - error, "constant")
+        better = change_around[turned[1:]] < 0
         in_vain = tuple(axis[~better] for axis in turned)
         signs[in_vain] *= -1
         resting[in_vain] = now + _REST
@@ -164,14 +166,6 @@ def _best_of_blocks(
     row = block_row * _BLOCK + inner_row - offset[0]
     column = block_column * _BLOCK + inner_column - offset[1]
     return channel[row, column], row, column
-
-
-def _around(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sums over the 3x3 positions around each."""
-    wide = np.pad(values, 1)
-    rows = wide[:-2] + wide[1:-1] + wide[2:]
-    total: NDArray[np.float32] = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    return total
 
 
 def _packed(signs: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.errors import RateError
+from cwic.neighbourhood import sums_around
 
 __all__ = ["Measured", "refined", "scale_for_budget", "scale_for_psnr"]
 
@@ -52,9 +53,7 @@ def refined(importance: NDArray[np.uint8]) -> NDArray[np.float64]:
     their levels would rise at once, and file size by a fifth. Among equals, those with more
     important surroundings come first, then the upper rows: that keeps the levels smooth.
     """
-    wide = np.pad(importance.astype(np.int32), 1, mode="edge")
-    rows = wide[:-2] + wide[1:-1] + wide[2:]
-    around = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    around = sums_around(importance.astype(np.int32), "edge")
     flat = importance.reshape(-1)
     order = np.lexsort((-np.arange(flat.size), around.reshape(-1), flat))
     counts = np.bincount(flat, minlength=256)

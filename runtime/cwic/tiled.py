@@ -50,7 +50,7 @@ def encode(
     height, width = -(-height_px // stride), -(-width_px // stride)
     codes = np.empty((0, height, width), np.uint8)
     importance = np.empty((height, width), np.uint8)
-    parts = _parts(height, width)
+    parts = _parts(height, width, LARGEST_WHOLE)
     for tile in parts:
         wide = _with_margin(tile, height, width)
         part = _read(read, wide, height_px, width_px, stride)
@@ -75,8 +75,9 @@ def decode(
     stride: int,
 ) -> None:
     """The picture of codes uint8 [n/8, h, w] and levels uint8 [h, w], part by part."""
-    for tile in _parts(*levels.shape):
-        wide = _with_margin(tile, *levels.shape)
+    height, width = levels.shape
+    for tile in _parts(height, width, LARGEST_WHOLE):
+        wide = _with_margin(tile, height, width)
         rows, columns = wide.area
         part = runner.decode(codes[:, rows, columns][None], levels[rows, columns][None])[0]
         inner_rows, inner_columns = (_pixels(s, stride) for s in _inside(tile, wide))
@@ -128,8 +129,8 @@ def _read(read: Read, tile: Tile, height_px: int, width_px: int, stride: int) ->
     return pad_to_multiple(read(_cut(rows, height_px), _cut(columns, width_px)), stride)
 
 
-def _parts(height: int, width: int, largest: int | None = None) -> list[Tile]:
-    if height * width <= (largest or LARGEST_WHOLE):
+def _parts(height: int, width: int, largest: int) -> list[Tile]:
+    if height * width <= largest:
         return [Tile(0, 0, height, width)]
     return tile_grid(height, width, SIDE)
 

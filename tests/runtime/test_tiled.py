@@ -88,7 +88,9 @@ def test_no_seam_is_visible(
 ) -> None:
     """Steps of the error across the borders of parts are those of the picture run whole."""
     size = photo.shape[:2]
-    borders = sorted({tile.left * 8 - 1 for tile in tiled._parts(64, 96)} - {-1})
+    borders = sorted(
+        {tile.left * 8 - 1 for tile in tiled._parts(64, 96, tiled.LARGEST_WHOLE)} - {-1}
+    )
     assert len(borders) == 4
     steps = []
     for largest in (300, 1 << 17):
@@ -101,7 +103,7 @@ def test_no_seam_is_visible(
 
 
 def test_pictures_up_to_4k_are_run_whole(codec: cwic.Codec) -> None:
-    assert len(tiled._parts(270, 480)) == 1
-    assert len(tiled._parts(300, 480)) > 1
-    for tile in tiled._parts(1875, 2500):
+    assert len(tiled._parts(270, 480, tiled.LARGEST_WHOLE)) == 1
+    assert len(tiled._parts(300, 480, tiled.LARGEST_WHOLE)) > 1
+    for tile in tiled._parts(1875, 2500, tiled.LARGEST_WHOLE):
         assert max(tile.height, tile.width) <= tiled.SIDE

@@ -1,0 +1,25 @@
+"""Sums over the neighbourhood of each position of a map."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["sums_around"]
+
+_Number = TypeVar("_Number", bound=np.number[Any])
+
+
+def sums_around(values: NDArray[_Number], outside: Literal["constant", "edge"]) -> NDArray[_Number]:
+    """Sums over the 3x3 positions around each of a map, same shape and dtype.
+
+    Args:
+        values: [h, w].
+        outside: what lies beyond the map: zeros (``constant``), or its edge continued.
+    """
+    wide = np.pad(values, 1, mode=outside)
+    rows = wide[:-2] + wide[1:-1] + wide[2:]
+    total: NDArray[_Number] = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    return total

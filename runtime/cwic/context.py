@@ -175,6 +175,40 @@ class CodeModel:
             bits: of the whole map, uint8 [n, h w].
             levels: uint8 [h, w].
         """
+        _, own_bits, p1, ends = self._predicted(known, step, bits, levels)
+        starts, freqs = rans.bit_intervals(own_bits.reshape(-1), p1.reshape(-1))
+        return list(zip(np.split(starts, ends), np.split(freqs, ends), strict=True))
+
+    def turning_bits(
+        self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], float]:
+        """What each kept code would cost more if it were the other one, and what all cost.
+
+        What a code that is turned changes about the prediction of others is not counted.
+
+        Args:
+            codes: uint8 [n/8, h, w].
+            levels: uint8 [h, w].
+
+        Returns:
+            Ideal bits [n, h, w], 0 where nothing is kept, and the sum of the kept codes' own.
+        """
+        known, bits = self.open(*levels.shape), unpacked(codes)
+        found = np.zeros((levels.size, self.n), np.float32)
+        total = 0.0
+        for step in plain_steps(self.levels):
+            positions, own_bits, p1, _ = self._predicted(known, step, bits, levels)
+            ones = p1.astype(np.float32) / (1 << 16)
+            more = np.where(own_bits, 1, -1) * np.log2(ones / (1 - ones))
+            first = step[0] * self.size
+            found[positions, first : first + self.size] = more
+            total += float(np.log2(1 + np.exp2(-more)).sum())
+        return found.T.reshape(self.n, *levels.shape), total
+
+    def _predicted(
+        self, known: CodeMap, step: Step, bits: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.intp], NDArray[np.uint8], NDArray[np.uint16], NDArray[np.intp]]:
+        """A step's flat positions, bits and probabilities of a 1, and where its passes end."""
         g, having = step
         order, flat = known.order, levels.reshape(-1)
         kept = np.flatnonzero(having[flat[order.positions]])
@@ -188,9 +222,7 @@ class CodeModel:
             if last > first:
                 kinds.append((kind, slice(int(first), int(last))))
         index = self._groups[g].logits(known.inputs(g, kept), flat[positions], kinds)
-        starts, freqs = rans.bit_intervals(own_bits.reshape(-1), self.p1[index].reshape(-1))
-        ends = self.size * np.cumsum(sizes)[:-1]
-        return list(zip(np.split(starts, ends), np.split(freqs, ends), strict=True))
+        return positions, own_bits, self.p1[index], self.size * np.cumsum(sizes)[:-1]
 
     def decode_step(
         self, known: CodeMap, step: Step, decoder: rans.Decoder, levels: NDArray[np.uint8]

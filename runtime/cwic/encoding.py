@@ -135,12 +135,12 @@ class Encoding:
             return encoded
         self._codes = tiled.search(
             self._runner,
+            self._coder.context.codes,
             self._codes,
             encoded.levels,
             self._picture.part,
             *self._size,
             self._bundle.stride,
-            levels_highest=self._bundle.levels,
             rounds=target.effort,
         )
         return self._with_present_codes(target)

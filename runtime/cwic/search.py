@@ -5,11 +5,13 @@ bits that are better the other way: it needs the decoder's gradient, and no trai
 an ordinary stream of the same levels, about as large. In each round:
 
 1. A code z = -1 or 1 that is turned changes the error by about ``4 c - 2 z g``: g is the gradient,
-   c the curvature of a code of its channel, which is measured once at the start.
+   c the curvature of a code of its channel, which is measured once at the start. What the entropy
+   model would make of it changes the file: each bit more is counted as the error that it would
+   save if it were spent on all the codes.
 2. The map is cut into blocks of 2x2 positions, elsewhere in each round, and in each block the one
    code is turned that promises most.
-3. The result is decoded. Where the error of the 3x3 positions around a turned code has not
-   become smaller the code is turned back, and let alone for some rounds.
+3. The result is decoded. Where the error of the 3x3 positions around a turned code, with its
+   bits, has not become smaller the code is turned back, and let alone for some rounds.
 
 The criterion is the squared error, which lifts PSNR; MS-SSIM hardly ever falls.
 """
@@ -22,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.backends import Runner
+from cwic.context import CodeModel
 from cwic.neighbourhood import sums_around
 
 __all__ = ["improved"]
@@ -34,6 +37,8 @@ _PROBE = 20
 """Steps of 1/255 that pixels are moved by to measure curvature."""
 _TYPICAL = 0.4
 """Curvature of most codes over the mean of their channel, which a few large ones raise."""
+_SLOPE = 0.9
+"""``-d log(error) / d log(bits)`` at usual rates: twice the bits bring 2.7 dB."""
 _SEED = 0
 
 
@@ -93,11 +98,11 @@ class _Searched:
 
 def improved(
     runner: Runner,
+    context: CodeModel,
     codes: NDArray[np.uint8],
     levels: NDArray[np.uint8],
     image: NDArray[np.uint8],
     *,
-    levels_highest: int,
     rounds: int,
     movable: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
@@ -105,10 +110,10 @@ def improved(
 
     Args:
         runner: of the model; a round runs its decoder graph once and its gradient graph once.
+        context: of the model.
         codes: uint8 [n/8, h, w], where to start.
         levels: uint8 [h, w], which are kept.
         image: uint8 [8h, 8w, 3].
-        levels_highest: L.
         rounds: of the search.
         movable: bool [h, w], positions whose codes may be turned; None: all.
 
@@ -119,8 +124,7 @@ def improved(
         BackendError, BundleError: see :meth:`cwic.backends.Runner.gradient`.
     """
     signs = 2 * np.unpackbits(codes, axis=0).astype(np.float32) - 1
-    group = len(signs) // levels_highest
-    free = np.arange(len(signs))[:, None, None] < levels.astype(np.int64) * group
+    free = np.arange(len(signs))[:, None, None] < levels.astype(np.int64) * context.size
     if movable is not None:
         free &= movable
     if not free.any():
@@ -128,17 +132,19 @@ def improved(
     rng = np.random.default_rng(_SEED)
     searched = _Searched(runner, levels, image, free)
     cost = 4 * _TYPICAL * searched.curvature(signs, rng)
+    more_bits, bits = context.turning_bits(codes, levels)
+    lean = signs * more_bits * (_SLOPE * searched.error(signs).sum() / bits)
     resting = np.zeros(signs.shape, np.int32)
     for now in range(rounds):
         gradient, error = searched.gradient(signs)
-        change = cost - 2 * signs * gradient
+        change = cost + signs * (lean - 2 * gradient)
         change[~free | (resting > now)] = np.inf
         turned = _best_of_blocks(change, rng.integers(_BLOCK, size=2))
         if not len(turned[0]):
             break
         signs[turned] *= -1
         change_around = sums_around(searched.error(signs) - error, "constant")
-        better = change_around[turned[1:]] < 0
+        better = change_around[turned[1:]] < signs[turned] * lean[turned]
         in_vain = tuple(axis[~better] for axis in turned)
         signs[in_vain] *= -1
         resting[in_vain] = now + _REST

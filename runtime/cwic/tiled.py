@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.backends import Runner
+from cwic.context import CodeModel
 from cwic.image import pad_to_multiple
 from cwic.search import improved
 from cwic.tiles import Tile, tile_grid
@@ -89,6 +90,7 @@ def decode(
 
 def search(
     runner: Runner,
+    context: CodeModel,
     codes: NDArray[np.uint8],
     levels: NDArray[np.uint8],
     read: Read,
@@ -96,7 +98,6 @@ def search(
     width_px: int,
     stride: int,
     *,
-    levels_highest: int,
     rounds: int,
 ) -> NDArray[np.uint8]:
     """Better codes under some levels, see :func:`cwic.search.improved`, part by part.
@@ -112,10 +113,10 @@ def search(
         movable[inner] = True
         part = improved(
             runner,
+            context,
             found[(slice(None), *wide.area)],
             levels[wide.area],
             _read(read, wide, height_px, width_px, stride),
-            levels_highest=levels_highest,
             rounds=rounds,
             movable=movable,
         )

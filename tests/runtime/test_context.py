@@ -252,6 +252,22 @@ def test_intervals_know_their_ideal_length(codec: cwic.Codec, photo: NDArray[np.
     assert 0 <= len(made.to_bytes(8)) - made.bits / 8 <= 8 * 5 + 0.0005 * made.bits / 8
 
 
+def test_what_it_costs_to_turn_a_code(tiny_model: CodeModel) -> None:
+    codes, levels = some_content((19, 21))
+    more, total = tiny_model.turning_bits(codes, levels)
+    before = tiny_model.encode(codes, levels)
+    assert total == pytest.approx(before.bits, rel=1e-5)
+    assert not more[~kept_bits(codes, levels, 2)].any()
+    last = in_order(levels, 2)[-before.pass_sizes[-1] :]  # no other code is predicted from these
+    assert len(last) > 10
+    for channel, position in last:
+        bits = np.unpackbits(codes, axis=0).reshape(8, -1)
+        bits[channel, position] ^= 1
+        after = tiny_model.encode(np.packbits(bits, axis=0).reshape(codes.shape), levels)
+        expected = after.bits - before.bits
+        assert more.reshape(8, -1)[channel, position] == pytest.approx(expected, abs=1e-3)
+
+
 # ---- Cut and damaged data -------------------------------------------------------------------
 
 

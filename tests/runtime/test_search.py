@@ -56,6 +56,17 @@ def test_the_picture_gets_better_at_the_same_levels(
     assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec) + 0.2
 
 
+def test_bits_are_weighed_against_the_error(
+    codec: cwic.Codec, photo: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.ascontiguousarray(photo[100:356, 200:520])
+    weighed = codec.encode(picture, quality=20, effort=6)
+    monkeypatch.setattr(search, "_SLOPE", 0)
+    heedless = codec.encode(picture, quality=20, effort=6)
+    assert len(weighed) < len(heedless)
+    assert _psnr_db(picture, weighed, codec) > _psnr_db(picture, heedless, codec) - 0.03
+
+
 def test_more_rounds_bring_more_and_always_the_same(codec: cwic.Codec, detail: Bytes) -> None:
     files = [codec.encode(detail, effort=effort) for effort in (0, 3, 12)]
     found = [_psnr_db(detail, data, codec) for data in files]
@@ -121,7 +132,7 @@ def test_what_may_not_be_turned_is_not(codec: cwic.Codec, detail: Bytes) -> None
     movable = np.zeros(levels.shape, bool)
     movable[4:9, 5:13] = True
     found = search.improved(
-        codec.runner, codes, levels, detail, levels_highest=16, rounds=4, movable=movable
+        codec.runner, codec.context.codes, codes, levels, detail, rounds=4, movable=movable
     )
     changed = np.unpackbits(found ^ codes, axis=0).astype(bool)
     assert changed.any()
@@ -132,7 +143,7 @@ def test_what_may_not_be_turned_is_not(codec: cwic.Codec, detail: Bytes) -> None
 def test_nothing_is_kept_nothing_is_done(codec: cwic.Codec, detail: Bytes) -> None:
     codes, importance = (part[0] for part in codec.runner.encode(detail[None]))
     found = search.improved(
-        codec.runner, codes, np.zeros_like(importance), detail, levels_highest=16, rounds=4
+        codec.runner, codec.context.codes, codes, np.zeros_like(importance), detail, rounds=4
     )
     assert np.array_equal(found, codes)
 

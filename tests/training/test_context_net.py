@@ -15,7 +15,7 @@ from cwic.entropy_model import ContextModel
 from cwic.errors import TrainingError
 from cwic.level_model import level_contexts
 from cwic.scan import PASSES
-from cwic_training import context_net
+from cwic_training import context_net, losses, ops
 from cwic_training.context_net import ContextNet
 from cwic_training.entropy import _sigmoid_table
 from cwic_training.model import ModelConfig
@@ -338,6 +338,30 @@ def test_the_coded_rate_is_the_cost_per_pixel(tiny: ModelConfig) -> None:
     rate = task._coded_bpp(bits, mask, p, scale)
     cost = task.context(bits, mask, levels[:, 0].long())
     torch.testing.assert_close(rate, cost.sum((1, 2, 3)) / (64 * 9 * 11))
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_bits_that_are_sampled_feel_the_cost_of_all(tiny: ModelConfig, count: int) -> None:
+    task = CodecTask(tiny, Recipe(rate_model="context"))
+    assert task.context is not None
+    torch.nn.init.normal_(task.context.last, std=0.3)
+    bits, _, _ = content(tiny)
+    p, scale = torch.rand(1, 1, 9, 11).expand(count, -1, -1, -1), torch.full((count,), 0.7)
+    mask = ops.importance_mask(p, scale, tiny.levels, tiny.n)
+
+    def gradient(sampled: bool) -> torch.Tensor:
+        own = bits.expand(count, -1, -1, -1).clone().requires_grad_()
+        counted = losses.code_bpp(p, scale, tiny.n)
+        if sampled:
+            rate = task._sampled_bpp(counted, own, mask, p, scale)
+        else:
+            rate = task._coded_bpp(own, mask, p, scale)
+        (found,) = torch.autograd.grad(rate.sum(), own)
+        return found.sum(0)
+
+    whole = gradient(sampled=False)
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(gradient(sampled=True), whole)
 
 
 def test_without_a_context_network_there_is_no_coded_rate(tiny: ModelConfig) -> None:

@@ -118,9 +118,15 @@ class CodecTask(pl.LightningModule):
     def _sampled_bpp(
         self, counted: Tensor, bits: Tensor, mask: Tensor, p: Tensor, scale: Tensor
     ) -> Tensor:
-        """:meth:`_coded_bpp` of some pictures; others: kept codes at the mean cost of those."""
+        """:meth:`_coded_bpp` of some pictures; others: kept codes at the mean cost of those.
+
+        How the bits are chosen changes the cost of those few only, so its gradient there counts
+        for the others too: the encoder would hardly feel what its bits cost otherwise.
+        """
         step = min(_CONTEXT_SHARE, len(counted))
-        coded = self._coded_bpp(bits[::step], mask[::step], p[::step], scale[::step])
+        seen = bits[::step].detach()
+        seen = seen + (bits[::step] - seen) * (len(counted) / len(seen))
+        coded = self._coded_bpp(seen, mask[::step], p[::step], scale[::step])
         cost = coded.detach().sum() / counted[::step].detach().sum().clamp(min=1e-6)
         bpp = counted * cost
         bpp[::step] = coded

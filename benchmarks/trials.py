@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks import command, environment
 from cwic.errors import CwicError
-from cwic_training import losses, ops
+from cwic_training import losses, ops, optim
 from cwic_training.checkpoint import load_checkpoint
 from cwic_training.fit import fit
 from cwic_training.losses import variable_rate_loss
@@ -86,6 +86,8 @@ TRIALS = {
     "the first: 8 crops of 128², Muon 0.005, cooldown half": Trial(),
     "Muon 0.0025": Trial({"muon_lr": 0.0025}),
     "Muon 0.01": Trial({"muon_lr": 0.01}),
+    "Muon's weight decay 0.1": Trial(patched=lambda: patch.object(optim, "WEIGHT_DECAY", 0.1)),
+    "Muon's weight decay 0": Trial(patched=lambda: patch.object(optim, "WEIGHT_DECAY", 0.0)),
     "Adam 0.0016": Trial({"adam_lr": 0.0016}),
     "cooldown over all steps": Trial({"cooldown": 1.0}),
     "cooldown over a fifth": Trial({"cooldown": 0.2}),
@@ -151,7 +153,7 @@ _SHOWN = ("0.25", "0.6", "1.5")
 @click.command()
 @click.option("--train", required=True, help="Glob of photographs.")
 @click.option("--valid", required=True, help="Glob of held-out pictures.")
-@click.option("--steps", default=400, show_default=True)
+@click.option("--steps", default=600, show_default=True)
 @command.output
 def main(train: str, valid: str, steps: int, output: Path) -> None:
     """Train what is not there yet, write JSON after each, print the table."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from benchmarks import trials
 
-from cwic_training import ops
+from cwic_training import ops, optim
 from cwic_training.model import PRESETS
 from cwic_training.recipe import Recipe
 
@@ -22,7 +22,8 @@ def test_a_trial_is_a_recipe_and_a_model(name: str) -> None:
     replace(PRESETS["nano"], **trial.model)
     with trial.patched():
         assert (ops.MASK_SURROGATE_WIDTH != 3) == ("surrogate" in name)
-    assert ops.MASK_SURROGATE_WIDTH == 3
+        assert (optim.WEIGHT_DECAY != 0.01) == ("weight decay" in name)
+    assert (ops.MASK_SURROGATE_WIDTH, optim.WEIGHT_DECAY) == (3, 0.01)
 
 
 def test_a_trial_trains_and_is_validated() -> None:

@@ -16,6 +16,10 @@ from cwic_training.layers import Conv2d, DecisionFeedback
 __all__ = ["MuonAdam", "split_parameters", "warmup_stable_decay"]
 
 
+WEIGHT_DECAY = 0.01
+"""Of the weight matrices, times their learning rate, a step."""
+
+
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(matrices for Muon, everything else for Adam), each in the network's order."""
     matrices = [m.weight for m in network.modules() if isinstance(m, (Conv2d, DecisionFeedback))]
@@ -39,7 +43,7 @@ class MuonAdam(torch.optim.Optimizer):
     ) -> None:
         matrices, others = list(matrices), list(others)
         super().__init__([{"params": matrices}, {"params": others}], {"lr": muon_lr})
-        self._muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.01)
+        self._muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=WEIGHT_DECAY)
         self._adam = torch.optim.Adam(others, lr=adam_lr, betas=(0.9, 0.99))
         self._share_groups()
 

@@ -106,7 +106,8 @@ def search(
     """
     found = codes.copy()
     height, width = levels.shape
-    for tile in _parts(height, width, LARGEST_SEARCHED):
+    parts = _parts(height, width, LARGEST_SEARCHED)
+    for tile in parts:
         wide = _with_margin(tile, height, width)
         inner = _inside(tile, wide)
         movable = np.zeros((wide.height, wide.width), bool)
@@ -121,6 +122,8 @@ def search(
             movable=movable,
         )
         found[(slice(None), *tile.area)] = part[(slice(None), *inner)]
+    if len(parts) > 1:
+        runner.release()
     return found
 
 

@@ -111,6 +111,7 @@ def test_parts_fit_together(
     whole = _psnr_db(detail, codec.encode(detail, effort=8), codec)
     plain = _psnr_db(detail, codec.encode(detail), codec)
     sizes: list[tuple[int, int]] = []
+    released: list[bool] = []
     run = codec.runner.gradient
 
     def watched(codes: Bytes, levels: Bytes, image: Bytes) -> Any:
@@ -118,11 +119,13 @@ def test_parts_fit_together(
         return run(codes, levels, image)
 
     monkeypatch.setattr(codec.runner, "gradient", watched)
+    monkeypatch.setattr(codec.runner, "release", lambda: released.append(True))
     monkeypatch.setattr(tiled, "LARGEST_SEARCHED", 100)
     monkeypatch.setattr(tiled, "SIDE", 10)
     parts = _psnr_db(detail, codec.encode(detail, effort=8), codec)
     assert len(sizes) > 2 * 8  # a part is tried once more than it has rounds
     assert max(map(max, sizes)) <= 10 + tiled.MARGIN
+    assert released == [True]  # entropy coding of a large picture needs the memory
     assert parts - plain > 0.7 * (whole - plain)
 
 

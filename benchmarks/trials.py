@@ -10,6 +10,7 @@ already are kept, so that the command can be stopped and called again.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import tempfile
@@ -28,6 +29,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor, nn
 
 from benchmarks import command, environment
+from benchmarks.trials_table import table
 from cwic.errors import CwicError
 from cwic_training import losses, ops, optim
 from cwic_training.checkpoint import load_checkpoint
@@ -37,7 +39,7 @@ from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 from cwic_training.task import CodecTask
 
-__all__ = ["TRIALS", "Trial", "run", "table"]
+__all__ = ["TRIALS", "Trial", "run"]
 
 
 @dataclass(frozen=True)
@@ -132,22 +134,11 @@ def run(trial: Trial, train: str, valid: str, steps: int) -> dict[str, float]:
         )
         found = load_checkpoint(folder / "last.safetensors").training["validation"]
     seconds = time.perf_counter() - start
+    gc.collect()  # the trainer's cycles hold all the photographs, and the next trial loads them
     return {
         **{k.removeprefix("val/"): round(v, 4) for k, v in found.items()},
         "time_s": round(seconds, 1),
     }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Markdown: loss and two points of each trial."""
-    lines = ["| | loss | s = 0.25 | s = 0.6 | s = 1.5 |", "|---|---|---|---|---|"]
-    for name, found in result["validation"].items():
-        cells = [f"{found[f'psnr_{s}']:.2f} dB, {found[f'bpp_{s}']:.3f} bpp" for s in _SHOWN]
-        lines.append(f"| {name} | {found['loss']:.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-_SHOWN = ("0.25", "0.6", "1.5")
 
 
 @click.command()

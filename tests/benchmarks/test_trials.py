@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import trials
+from benchmarks import trials, trials_table
 
 from cwic_training import ops, optim
 from cwic_training.model import PRESETS
@@ -31,4 +31,7 @@ def test_a_trial_trains_and_is_validated() -> None:
     found = trials.run(small, PHOTOS, PHOTOS, 4)
     assert {"loss", "psnr_0.25", "bpp_0.6", "psnr_1.5", "time_s"} <= set(found)
     assert found["loss"] > 0
-    assert "| one |" in trials.table({"validation": {"one": found}})
+    other = {**found, "loss": found["loss"] * 1.25}
+    lines = trials_table.table({"validation": {"one": found, "other": other}}).splitlines()
+    assert lines[2].startswith(f"| one | {found['loss']:.1f} |  |")
+    assert "| +25.0 % |" in lines[3]

@@ -95,7 +95,7 @@ TRIALS = {
     "cooldown over a fifth": Trial({"cooldown": 0.2}),
     "weights averaged (EMA 0.98)": Trial(callbacks=lambda: [EMAWeightAveraging(decay=0.98)]),
     "16 crops, half the steps": Trial({"batch": 16}, pixels=2),
-    "2 crops of 256²": Trial({"crop": 256, "batch": 2}),
+    "4 crops of 176²": Trial({"crop": 176, "batch": 4}, pixels=(176 / 128) ** 2 / 2),
     "surrogate of the mask a third as wide": Trial(patched=_surrogate(1.0)),
     "surrogate of the mask three times as wide": Trial(patched=_surrogate(9.0)),
     "D + λ/s² R instead of s D + λ/s R": Trial(

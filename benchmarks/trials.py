@@ -108,6 +108,8 @@ TRIALS = {
         patched=lambda: patch.object(nn.init, "zeros_", _random_branch)
     ),
     "no decision feedback": Trial(model={"feedback": 0}),
+    "nano-deep": Trial(model=asdict(PRESETS["nano-deep"])),
+    "base, the paper's network": Trial(model=asdict(PRESETS["base"])),
 }
 
 

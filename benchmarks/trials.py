@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from benchmarks import command, environment
 from benchmarks.trials_table import table
-from cwic.errors import CwicError
+from cwic.errors import CwicError, TrainingError
 from cwic_training import losses, ops, optim
 from cwic_training.checkpoint import load_checkpoint
 from cwic_training.fit import fit
@@ -119,13 +119,17 @@ def _recipe(steps: int) -> Recipe:
 
 
 def run(trial: Trial, train: str, valid: str, steps: int) -> dict[str, float]:
-    """Validation of one trial after ``steps`` steps of the first trial's size."""
+    """Validation of one trial after ``steps`` steps of the first trial's size.
+
+    Raises:
+        TrainingError: it was stopped before.
+    """
     recipe = _recipe(round(steps / trial.pixels))
     config: ModelConfig = replace(PRESETS["nano"], **trial.model)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, trial.patched():
         folder = Path(name)
-        fit(
+        ended = fit(
             config,
             replace(recipe, **trial.recipe),
             train_glob=train,
@@ -134,6 +138,8 @@ def run(trial: Trial, train: str, valid: str, steps: int) -> dict[str, float]:
             progress=False,
             callbacks=trial.callbacks(),
         )
+        if ended.stopped:
+            raise TrainingError("the trial was stopped; call the command again for the others")
         found = load_checkpoint(folder / "last.safetensors").training["validation"]
     seconds = time.perf_counter() - start
     gc.collect()  # the trainer's cycles hold all the photographs, and the next trial loads them
@@ -161,11 +167,11 @@ def main(train: str, valid: str, steps: int, output: Path) -> None:
         facts = {
             "steps": steps,
             "recipe": asdict(Recipe(batch=8, cooldown=0.5)),
-            "validation": done,
+            "validation": {each: done[each] for each in TRIALS if each in done},
         }
         command.write(output, {**environment.describe(), **facts})
         click.echo(f"{name}: {done[name]['loss']:.2f}")
-    click.echo(table({"validation": done}))
+    click.echo(table(json.loads(output.read_text())))
 
 
 if __name__ == "__main__":

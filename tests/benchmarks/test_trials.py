@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from benchmarks import trials, trials_table
+from lightning.pytorch.callbacks import Callback
 
+from cwic.errors import TrainingError
 from cwic_training import ops, optim
 from cwic_training.model import PRESETS
 from cwic_training.recipe import Recipe
@@ -35,3 +39,15 @@ def test_a_trial_trains_and_is_validated() -> None:
     lines = trials_table.table({"validation": {"one": found, "other": other}}).splitlines()
     assert lines[2].startswith(f"| one | {found['loss']:.1f} |  |")
     assert "| +25.0 % |" in lines[3]
+
+
+def test_a_stopped_trial_is_no_result() -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, *_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = trials.Trial(
+        {"crop": 64, "batch": 4}, {"width": 32, "hidden": 32}, 1, lambda: [Stop()]
+    )
+    with pytest.raises(TrainingError, match="stopped; call the command again"):
+        trials.run(stopped, PHOTOS, PHOTOS, 40)

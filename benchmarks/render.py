@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ def _mixture(result: dict[str, Any]) -> str:
     )
 
 
-def _with_effort(result: dict[str, Any]) -> str:
-    """Makes a paragraph: one model with and without an effort."""
+def _with_effort(result: dict[str, Any], file: str) -> str:
+    """Makes a paragraph: one model with and without an effort, as ``file`` has it."""
     curves = result["curves"]
     plain, effort = result["models"]
     rates = []
@@ -109,12 +110,13 @@ def _with_effort(result: dict[str, Any]) -> str:
                 f"{after['psnr_db']:.2f} dB and {after['ms_ssim']:.4f} at {rate} bpp"
             )
     others = [
-        f"{other} {in_words(curves[other], curves[effort])}" for other in ("JPEG", "WebP", "AVIF")
+        f"{other} {in_words(curves[other], curves[effort])}"
+        for other in (plain, "JPEG", "WebP", "AVIF")
     ]
     return (
         f"With {effort.rpartition(', ')[2]}, {', '.join(rates)}; BD-rate against "
         f"{'; '.join(others)} (means over {len(result['pictures'])} Kodak pictures, "
-        "[ms-ssim-effort.json](BASE/benchmarks/results/ms-ssim-effort.json))."
+        f"[{file}](BASE/benchmarks/results/{file}))."
     )
 
 
@@ -134,7 +136,8 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "more steps": ("more-steps.json", variants.table),
     "tuned": ("ms-ssim.json", variants.table),
     "trials": ("trials.json", trials_table.table),
-    "with effort": ("ms-ssim-effort.json", _with_effort),
+    "with effort": ("ms-ssim-effort.json", partial(_with_effort, file="ms-ssim-effort.json")),
+    "effort": ("effort.json", partial(_with_effort, file="effort.json")),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
     "maps": (_GALLERY, gallery_page.maps),
@@ -158,7 +161,7 @@ PAGES = {
         "trials",
     ),
     ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
-    ROOT / "docs" / "rates.md": ("budgets", "progressive"),
+    ROOT / "docs" / "rates.md": ("effort", "budgets", "progressive"),
     ROOT / "docs" / "batch.md": ("batch", "large"),
 }
 """The sections of each page."""

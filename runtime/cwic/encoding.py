@@ -15,7 +15,7 @@ from cwic.coding import MapCoder
 from cwic.container import Header, Stream
 from cwic.errors import UsageError
 from cwic.image import Picture
-from cwic.rate import DEFAULT_QUALITY, QualityScale, levels_from_importance
+from cwic.rate import DEFAULT_QUALITY, QualityScale, levels_from_importance, moved
 from cwic.targets import Measured, refined, scale_for_budget, scale_for_psnr
 
 __all__ = ["MOST_EFFORT", "Encoded", "Encoding", "Target"]
@@ -115,6 +115,7 @@ class Encoding:
         self._bundle, self._runner, self._coder = bundle, runner, coder
         self._qualities, self._picture, self._extras = qualities, picture, extras
         self._weights, self._progressive = weights, progressive
+        self._found: NDArray[np.float64] | None = None
         self._size = picture.height_px, picture.width_px
         self._codes, self._importance = tiled.encode(
             runner, picture.part, *self._size, bundle.stride
@@ -123,8 +124,9 @@ class Encoding:
     def reach(self, target: Target) -> Encoded:
         """The file that meets a target.
 
-        With some effort, better codes are searched for at the levels of a first file. They take
-        other bytes and give another PSNR, so the target is met anew with them.
+        With some effort, better codes and levels are searched for, from those of a first file.
+        They take other bytes and give another PSNR, so the target is met anew with them. Where
+        regions have weights, levels are theirs to decide, and only codes are searched for.
 
         Raises:
             RateError: none does.
@@ -133,7 +135,7 @@ class Encoding:
         encoded = self._with_present_codes(target)
         if target.effort == 0:
             return encoded
-        self._codes = tiled.search(
+        self._codes, levels = tiled.search(
             self._runner,
             self._coder.context.codes,
             self._codes,
@@ -142,7 +144,9 @@ class Encoding:
             *self._size,
             self._bundle.stride,
             rounds=target.effort,
+            keep_levels=self._weights is not None,
         )
+        self._found = moved(self._fine(), encoded.scale, levels, self._bundle.levels)
         return self._with_present_codes(target)
 
     def _with_present_codes(self, target: Target) -> Encoded:
@@ -152,11 +156,14 @@ class Encoding:
         if budget is not None:
             return self._within(budget)
         quality = DEFAULT_QUALITY if target.quality is None else target.quality
-        importance = self._importance if self._weights is None else self._fine()
+        plain = self._weights is None and self._found is None
+        importance = self._importance if plain else self._fine()
         return self._at(self._qualities.scale(quality), importance)[0]
 
     def _fine(self) -> NDArray[np.float64]:
-        """Importance without equal values, times the weights."""
+        """Importance without equal values, times the weights; or what a search made of it."""
+        if self._found is not None:
+            return self._found
         fine = refined(self._importance)
         return fine if self._weights is None else fine * self._weights
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cwic.errors import UsageError
 
-__all__ = ["DEFAULT_QUALITY", "QUALITIES", "QualityScale", "levels_from_importance"]
+__all__ = ["DEFAULT_QUALITY", "QUALITIES", "QualityScale", "levels_from_importance", "moved"]
 
 DEFAULT_QUALITY = 50
 QUALITIES = range(1, 101)
@@ -72,3 +72,21 @@ def levels_from_importance(
     p = np.arange(256) / 255 if whole else importance
     rounded: NDArray[np.uint8] = np.rint(np.clip(p * scale, 0, 1) * levels).astype(np.uint8)
     return rounded[importance] if whole else rounded
+
+
+def moved(
+    importance: NDArray[np.float64], scale: float, wanted: NDArray[np.uint8], levels: int
+) -> NDArray[np.float64]:
+    """Importance that gives other levels at a rate factor, and near it levels that go with them.
+
+    Args:
+        importance: P, float; it stays as it is where it gives what is wanted.
+        scale: s.
+        wanted: the levels at s, of the same shape.
+        levels: L.
+    """
+    exact = np.clip(importance * scale, 0, 1) * levels
+    before = levels_from_importance(importance, scale, levels)
+    shifted = (wanted + np.clip(exact - before, -0.49, 0.49)) / (scale * levels)
+    result: NDArray[np.float64] = np.where(before == wanted, importance, shifted)
+    return result

@@ -99,12 +99,13 @@ def search(
     stride: int,
     *,
     rounds: int,
-) -> NDArray[np.uint8]:
-    """Better codes under some levels, see :func:`cwic.search.improved`, part by part.
+    keep_levels: bool,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Better codes and levels, see :func:`cwic.search.improved`, part by part.
 
     A part sees what was found for those before it.
     """
-    found = codes.copy()
+    codes, levels = codes.copy(), levels.copy()
     height, width = levels.shape
     parts = _parts(height, width, LARGEST_SEARCHED)
     for tile in parts:
@@ -112,19 +113,21 @@ def search(
         inner = _inside(tile, wide)
         movable = np.zeros((wide.height, wide.width), bool)
         movable[inner] = True
-        part = improved(
+        part_codes, part_levels = improved(
             runner,
             context,
-            found[(slice(None), *wide.area)],
+            codes[(slice(None), *wide.area)],
             levels[wide.area],
             _read(read, wide, height_px, width_px, stride),
             rounds=rounds,
             movable=movable,
+            keep_levels=keep_levels,
         )
-        found[(slice(None), *tile.area)] = part[(slice(None), *inner)]
+        codes[(slice(None), *tile.area)] = part_codes[(slice(None), *inner)]
+        levels[tile.area] = part_levels[inner]
     if len(parts) > 1:
         runner.release()
-    return found
+    return codes, levels
 
 
 def _read(read: Read, tile: Tile, height_px: int, width_px: int, stride: int) -> NDArray[np.uint8]:

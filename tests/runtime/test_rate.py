@@ -9,6 +9,7 @@ import pytest
 
 from cwic import rate
 from cwic.errors import UsageError
+from cwic.rate import levels_from_importance, moved
 
 
 def test_levels_follow_their_definition() -> None:
@@ -55,3 +56,20 @@ def test_scales_that_do_not_rise_are_refused(scales: tuple[float, ...]) -> None:
 def test_quality_out_of_range(quality: float) -> None:
     with pytest.raises(UsageError, match=r"outside 1\.\.100; use"):
         rate.QualityScale().scale(quality)
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.73, 3.0])
+def test_moved_importance_gives_the_levels_that_are_wanted(scale: float) -> None:
+    rng = np.random.default_rng(4)
+    importance = rng.random((23, 31))
+    before = levels_from_importance(importance, scale, 16)
+    wanted = np.clip(before + rng.integers(-1, 2, before.shape), 0, 16).astype(np.uint8)
+    found = moved(importance, scale, wanted, 16)
+    assert np.array_equal(levels_from_importance(found, scale, 16), wanted)
+    assert np.array_equal(found[before == wanted], importance[before == wanted])
+    inside = before < 16  # they go on from where they are at other rates
+    for other in (0.8 * scale, 1.2 * scale):
+        change = levels_from_importance(found, other, 16).astype(int)
+        change -= levels_from_importance(importance, other, 16)
+        assert (change * np.sign(wanted.astype(int) - before) >= 0)[inside].all()
+        assert abs(change)[inside].max() <= 2

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cwic.errors import ExportError
 from cwic_training.layers import ChannelsLast, MixBlock, ResidualBlock
+from cwic_training.planes import Restoring
 
 __all__ = ["Back", "with_adjoint"]
 
@@ -42,6 +43,8 @@ def with_adjoint(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
         return module(x), lambda g: _conv_back(module, g)
     if isinstance(module, MixBlock):
         return _residual([module.depthwise, module.up, nn.ReLU(), module.down], x)
+    if isinstance(module, Restoring):
+        return module(x), lambda g: _conv_back(module.sums, g * module.slope(x))
     if isinstance(module, ResidualBlock):
         return _residual([module.conv1, nn.ReLU(), module.conv2], x)
     raise ExportError(

@@ -69,7 +69,11 @@ def _for_export(module: nn.Module) -> nn.Module:
     module = copy.deepcopy(module)
     if isinstance(module, nn.Sequential):
         unshuffle, layout, first, *rest = module
-        if isinstance(unshuffle, nn.PixelUnshuffle) and isinstance(first, Conv2d):
+        if (
+            isinstance(unshuffle, nn.PixelUnshuffle)
+            and isinstance(first, Conv2d)
+            and first.kernel_shape[-1] == 1
+        ):
             patch = _patch_conv(unshuffle.downscale_factor, first)
             module = nn.Sequential(layout, patch, *rest)
     swap(module)
@@ -191,7 +195,7 @@ class DecoderGraph(nn.Module):
         super().__init__()
         self.n, self.levels = network.config.n, network.config.levels
         self.decomposed, self.dtype = decomposed, dtype
-        self.synthesis = _for_export(network.synthesis).to(dtype)
+        self.synthesis = _for_export(network.folded_synthesis()).to(dtype)
         self.register_buffer("place", _place_values())
         # One factor for every picture: levels arrive scaled.
         self.register_buffer("scale", torch.ones(1))

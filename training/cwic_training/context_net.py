@@ -32,6 +32,7 @@ from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.layers import STAGES, layer_of, prefixes, stage_of, stand_ins
 from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
 from cwic_training.model import ModelConfig
+from cwic_training.planes import schedule
 
 __all__ = ["ContextNet"]
 
@@ -63,7 +64,7 @@ class ContextNet(nn.Module):
         self.middle = weights(groups, hidden, hidden, std=1.4 / hidden**0.5)
         self.middle_bias = nn.Parameter(torch.zeros(groups, hidden))
         self.last = weights(groups, hidden, size, std=0.05)
-        self.last_bias = nn.Parameter(torch.zeros(groups, size))
+        self.last_bias = nn.Parameter(_usual_logits(config).view(groups, size))
         group_of = torch.arange(self.n) // size
         allowed = group_of[:, None] < torch.arange(groups)[None, :]
         self.allowed: Tensor
@@ -237,6 +238,14 @@ def _geometry(height: int, width: int, device: str) -> list[tuple[Pass, Tensor, 
             first, second = (torch.from_numpy(a).to(device) for a in (positions, neighbours))
             found.append((scan, first, second))
     return found
+
+
+def _usual_logits(config: ModelConfig) -> Tensor:
+    """Where logits start, [n]: those of bit planes are mostly 0, one of two codes at a time."""
+    if config.codes == "signs":
+        return torch.zeros(config.n)
+    digits = schedule(config.n // 2, config.n // config.feedback // 2)
+    return torch.tensor(digits.occupancy).div(2).logit().repeat_interleave(2)
 
 
 def _on_grid(value: Tensor, grid: int, largest: int) -> Tensor:

@@ -6,7 +6,7 @@ smaller one did until it is trained further.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from cwic.errors import CheckpointError
 from cwic_training.checkpoint import Checkpoint
@@ -31,8 +31,9 @@ def grown(start: Checkpoint, config: ModelConfig) -> CodecNetwork:
     """
     old = start.config
 
-    def fixed(c: ModelConfig) -> ModelConfig:
-        return replace(c, encoder_blocks=0, decoder_blocks=0, feedback=0, importance="learned")
+    def fixed(c: ModelConfig) -> dict[str, Any]:
+        may_change = {"encoder_blocks", "decoder_blocks", "feedback", "importance"}
+        return {name: value for name, value in c.to_dict().items() if name not in may_change}
 
     if (
         fixed(old) != fixed(config)

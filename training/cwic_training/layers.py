@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+_MEAN_MOMENTUM = 0.02
+"""How fast the running mean of the logits of importance follows."""
+
+
 class ChannelsLast(nn.Module):
     """Identity that lays its input out as NHWC.
 
@@ -90,10 +94,21 @@ class ResidualBlock(nn.Module):
 
 
 class ImportanceHead(nn.Module):
-    """P(x) from the trunk's features F(x): 3x3, 3x3, 1x1, sigmoid (paper section 3.3)."""
+    """P(x) from the trunk's features F(x): 3x3, 3x3, 1x1, sigmoid (paper section 3.3).
 
-    def __init__(self, width: int, hidden: int) -> None:
+    Args:
+        width: feature channels.
+        hidden: channels between.
+        centred: P is 1/2 on average over many pictures, and only says what is more important
+            than what. Bit planes need that: else a smaller signal and more planes of it come to
+            the same, and training drifts to where all planes are always kept.
+    """
+
+    mean: Tensor | None
+
+    def __init__(self, width: int, hidden: int, *, centred: bool = False) -> None:
         super().__init__()
+        self.register_buffer("mean", torch.zeros(()) if centred else None)
         self.conv1 = Conv2d(width, hidden, 3)
         self.conv2 = Conv2d(hidden, hidden, 3)
         self.conv3 = Conv2d(hidden, 1)
@@ -101,7 +116,15 @@ class ImportanceHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         y = F.relu(self.conv2(F.relu(self.conv1(features))))
         # The sigmoid is taken in float32: in bfloat16 the top levels would merge.
-        return torch.sigmoid(self.conv3(y).float())
+        logits = self.conv3(y).float()
+        if self.mean is not None:
+            if self.training:
+                mean = logits.mean()
+                self.mean.lerp_(mean.detach(), _MEAN_MOMENTUM)
+                logits = logits - mean
+            else:
+                logits = logits - self.mean
+        return torch.sigmoid(logits)
 
 
 class UniformImportance(nn.Module):

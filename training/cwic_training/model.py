@@ -6,15 +6,16 @@ Data flow, in the paper's notation; x is an RGB picture in [0, 1]::
                           │                                              × ──▶ z ──▶ D(z) = x^
                           └─▶ P(x) ──▶ importance_mask(P, s, L, n) ──▶ m ┘
 
-E is normalised per channel (batch normalisation without affine), so that each code bit
-starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution. In
-`nano` the codes are decided in groups, and E of a group depends on the bits of the earlier
-ones (:class:`~cwic_training.layers.DecisionFeedback`).
+In `base` E is normalised per channel (batch normalisation without affine), so that each code
+bit starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution. In
+`nano` the codes are bit planes of fewer values (:mod:`cwic_training.planes`), and it starts as a
+DCT. Models of the first releases have balanced bits that are decided in groups, E of a group
+depending on the bits of the earlier ones (:class:`~cwic_training.layers.DecisionFeedback`).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from cwic_training.layers import (
     ResidualBlock,
     UniformImportance,
 )
+from cwic_training.planes import BitPlanes, dct_basis, deviations
 
 __all__ = ["PRESETS", "STRIDE", "CodecNetwork", "ModelConfig"]
 
@@ -52,6 +54,10 @@ class ModelConfig:
         encoder_blocks, decoder_blocks: blocks on each side (`nano` only).
         feedback: groups that the codes are decided in, one after the other, a divisor of
             ``n``; 0 decides all at once, as the paper does.
+        codes: ``"signs"``, balanced bits, as the paper has them, or ``"planes"``, bit planes of
+            values (`nano` only; with feedback in groups of a multiple of 2 codes).
+        lapped: whether the first and the last convolution see the positions around, too
+            (`nano` only).
         importance: ``"learned"``, or ``"uniform"`` for the same importance everywhere: the
             model without its map, to measure what the map is worth.
     """
@@ -64,6 +70,8 @@ class ModelConfig:
     encoder_blocks: int = 4
     decoder_blocks: int = 4
     feedback: int = 0
+    codes: str = "signs"
+    lapped: bool = False
     importance: str = "learned"
 
     def __post_init__(self) -> None:
@@ -84,6 +92,15 @@ class ModelConfig:
             )
         if self.feedback and self.n % self.feedback:
             raise CheckpointError(f"feedback={self.feedback} does not divide n={self.n}; use 8")
+        if self.codes not in ("signs", "planes"):
+            raise CheckpointError(f"unknown codes {self.codes!r}; use 'signs' or 'planes'")
+        if self.codes == "planes" and (
+            self.arch != "nano" or self.feedback == 0 or self.n // self.feedback % 2
+        ):
+            raise CheckpointError(
+                f"codes='planes' with arch={self.arch!r} and feedback={self.feedback}: bit planes "
+                "are for nano and are decided in groups of pairs; choose for example feedback=24"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,26 +115,38 @@ class ModelConfig:
             ) from exc
 
 
+_PLANES = ModelConfig(
+    arch="nano",
+    n=384,
+    levels=24,
+    feedback=24,
+    codes="planes",
+    lapped=True,
+    encoder_blocks=3,
+    decoder_blocks=5,
+)
+
 PRESETS: dict[str, ModelConfig] = {
     "base": ModelConfig(arch="base", n=128, levels=32),
-    "nano": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
-    "nano-deep": ModelConfig(
+    "nano": _PLANES,
+    "nano-uniform": replace(_PLANES, importance="uniform"),
+    "nano-signs": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
+    "nano-signs-deep": ModelConfig(
         arch="nano", n=128, levels=16, feedback=8, encoder_blocks=5, decoder_blocks=8
     ),
-    "nano-uniform": ModelConfig(arch="nano", n=128, levels=16, feedback=8, importance="uniform"),
 }
 
 
 def _nano_trunk(c: ModelConfig) -> nn.Sequential:
     blocks = [MixBlock(c.width, c.hidden) for _ in range(c.encoder_blocks)]
-    first = Conv2d(3 * STRIDE**2, c.width)
+    first = Conv2d(3 * STRIDE**2, c.width, 3 if c.lapped else 1)
     return nn.Sequential(nn.PixelUnshuffle(STRIDE), ChannelsLast(), first, *blocks)
 
 
-def _nano_synthesis(c: ModelConfig) -> nn.Sequential:
+def _nano_synthesis(c: ModelConfig, inputs: int) -> nn.Sequential:
     blocks = [MixBlock(c.width, c.hidden) for _ in range(c.decoder_blocks)]
-    last = Conv2d(c.width, 3 * STRIDE**2)
-    first = Conv2d(c.n, c.width)
+    last = Conv2d(c.width, 3 * STRIDE**2, 3 if c.lapped else 1)
+    first = Conv2d(inputs, c.width)
     return nn.Sequential(ChannelsLast(), first, *blocks, last, nn.PixelShuffle(STRIDE))
 
 
@@ -159,17 +188,27 @@ class CodecNetwork(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        planes = config.codes == "planes"
+        self.planes = BitPlanes(config.n, config.feedback) if planes else None
+        projected = config.n if self.planes is None else self.planes.values
         if config.arch == "nano":
-            self.trunk, self.synthesis = _nano_trunk(config), _nano_synthesis(config)
+            self.trunk, self.synthesis = _nano_trunk(config), _nano_synthesis(config, projected)
             width, head = config.width, 64
         else:
             self.trunk, self.synthesis = _base_trunk(), _base_synthesis(config)
             width, head = 256, 128
-        self.projection = Conv2d(width, config.n)
-        self.normalise = nn.BatchNorm2d(config.n, affine=False, momentum=0.05)
-        self.feedback = DecisionFeedback(config.n, config.feedback) if config.feedback else None
+        self.projection = Conv2d(width, projected)
+        self.normalise = (
+            nn.BatchNorm2d(config.n, affine=False, momentum=0.05) if self.planes is None else None
+        )
+        signs = config.feedback and self.planes is None
+        self.feedback = DecisionFeedback(config.n, config.feedback) if signs else None
+        if self.planes is not None:
+            self._start_as_dct(self.planes)
         learned = config.importance == "learned"
-        self.importance = ImportanceHead(width, head) if learned else UniformImportance()
+        self.importance = (
+            ImportanceHead(width, head, centred=planes) if learned else UniformImportance()
+        )
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Picture in [0, 1], float [N, 3, H, W], sides multiples of 8, to (E, P).
@@ -178,20 +217,55 @@ class CodecNetwork(nn.Module):
             E: normalised code values, float32 [N, n, H/8, W/8]; a code bit is E > 0.
             P: importance in [0, 1], float32 [N, 1, H/8, W/8].
         """
-        features = self.trunk((x - 0.5) * 2)
-        raw = self.projection(features)
-        if self.feedback is None:
-            e: Tensor = self.normalise(raw.float())
-        else:
-            e = self.feedback(raw, self._normalise)
-        p: Tensor = self.importance(features)
+        e, p, _ = self._analysed(x)
         return e, p
+
+    def _analysed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E, P and what the features were projected to."""
+        features = self.trunk((x - 0.5) * 2)
+        if self.planes is not None:
+            # In bfloat16 the last planes would drown in the rounding of large values.
+            with torch.autocast(x.device.type, enabled=False):
+                raw = self.projection(features.float())
+            e: Tensor = self.planes(raw)
+        else:
+            raw = self.projection(features)
+            if self.feedback is not None:
+                e = self.feedback(raw, self._normalise)
+            else:
+                e = self.normalise(raw.float()) if self.normalise is not None else raw
+        p: Tensor = self.importance(features)
+        return e, p, raw
+
+    @torch.no_grad()
+    def _start_as_dct(self, planes: BitPlanes) -> None:
+        """Linear layers that together are a DCT; blocks start as nothing.
+
+        Features have about the same variance, so that a step of training changes small ones
+        as little, in proportion, as large ones.
+        """
+        rows = list(planes.schedule.rows)
+        basis, spread = dct_basis(), deviations()[:, None]
+        order = (rows + [row for row in range(len(basis)) if row not in rows])[: self.config.width]
+        there, back = (basis / spread)[order], (basis * spread)[order].T
+        count = len(order)
+        for conv, matrix in ((self.trunk[2], there), (self.synthesis[-2], back)):
+            kernel = conv.weight.view(conv.kernel_shape)
+            centre = conv.kernel_shape[-1] // 2
+            spare = kernel[:, :, centre, centre].clone()
+            kernel.zero_()
+            if conv is self.trunk[2]:
+                kernel[count:, :, centre, centre] = spare[count:]
+            kernel[: len(matrix), : matrix.shape[1], centre, centre] = matrix
+        eye = torch.eye(self.config.width)
+        self.projection.weight.copy_(eye[: planes.values])
+        self.synthesis[1].weight.copy_(eye[:, : planes.values])
 
     def _normalise(self, sums: Tensor, channels: slice) -> Tensor:
         """:attr:`normalise` for some of its channels, which are known one group at a time."""
         norm = self.normalise
-        mean, var = norm.running_mean, norm.running_var
-        if mean is None or var is None or norm.momentum is None:
+        mean, var = (None, None) if norm is None else (norm.running_mean, norm.running_var)
+        if norm is None or mean is None or var is None or norm.momentum is None:
             raise CheckpointError("the normalisation keeps no statistics; use a preset's model")
         return F.batch_norm(
             sums,
@@ -207,7 +281,10 @@ class CodecNetwork(nn.Module):
 
         The result is not clipped: training needs the gradient outside [0, 1] too.
         """
-        y: Tensor = self.synthesis(z).float()
+        return self._pictures(z if self.planes is None else self.planes.restored(z))
+
+    def _pictures(self, values: Tensor) -> Tensor:
+        y: Tensor = self.synthesis(values).float()
         return y / 2 + 0.5
 
     def forward(self, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -221,32 +298,47 @@ class CodecNetwork(nn.Module):
             The reconstruction (unclipped), the code bits B [N, n, h, w], the mask m of that
             shape (ones if ``scale`` is None) and P [N, 1, h, w].
         """
-        e, p = self.encode(x)
+        e, p, raw = self._analysed(x)
         bits = ops.binarize(e)
         if scale is None:
             mask = torch.ones_like(bits)
         else:
             mask = ops.importance_mask(p, scale, self.config.levels, self.config.n)
-        return self.decode((2 * bits - 1) * mask), bits, mask, p
+        if self.planes is None:
+            values = (2 * bits - 1) * mask
+        else:
+            values = self.planes.straight_through(raw, bits, mask)
+        return self._pictures(values), bits, mask, p
 
     def folded_projection(self) -> tuple[Tensor, Tensor]:
-        """Weight [n, width, 1, 1] and bias [n] of E with the normalisation folded in."""
+        """Weight [n, width, 1, 1] and bias [n] of E, with what follows folded in."""
+        if self.planes is not None:
+            return self.planes.folded_projection(self.projection.weight, self.projection.bias)
         gain, mean = self._gain_and_mean()
         weight = self.projection.weight.double() * gain[:, None]
         bias = (self.projection.bias.double() - mean) * gain
         return weight.float()[:, :, None, None], bias.float()
 
     def folded_feedback(self) -> Tensor | None:
-        """Kernel [n, n, 3, 3] from earlier signs to E, normalised too; None without feedback."""
+        """Kernel [n, n, k, k] from earlier signs to E; None without feedback."""
+        if self.planes is not None:
+            return self.planes.folded_feedback()
         if self.feedback is None:
             return None
         return (
             self.feedback.kernel().double() * self._gain_and_mean()[0][:, None, None, None]
         ).float()
 
+    def folded_synthesis(self) -> nn.Sequential:
+        """The decoder as a network of masked codes."""
+        if self.planes is None:
+            return self.synthesis
+        before, *others = self.synthesis
+        return nn.Sequential(before, self.planes.restoring(), *others)
+
     def _gain_and_mean(self) -> tuple[Tensor, Tensor]:
         norm = self.normalise
-        mean, var = norm.running_mean, norm.running_var
-        if mean is None or var is None:
+        mean, var = (None, None) if norm is None else (norm.running_mean, norm.running_var)
+        if norm is None or mean is None or var is None:
             raise CheckpointError("the network has no running statistics; train it first")
         return torch.rsqrt(var.double() + norm.eps), mean.double()

@@ -16,6 +16,8 @@ from cwic_training.layers import Conv2d, DecisionFeedback
 __all__ = ["MuonAdam", "split_parameters", "warmup_stable_decay"]
 
 
+CONTEXT_RATE = 0.004
+"""Learning rate of a context network that is trained along."""
 WEIGHT_DECAY = 0.01
 """Of the weight matrices, times their learning rate, a step."""
 
@@ -30,7 +32,8 @@ def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 class MuonAdam(torch.optim.Optimizer):
     """Two optimisers behind one interface, so that a trainer counts one step.
 
-    ``param_groups`` holds Muon's group first, then Adam's; both share their dictionaries
+    ``param_groups`` holds Muon's group first, then Adam's, that of the context network last; they
+    share their dictionaries
     with the inner optimisers, so a change of ``lr`` reaches them.
     """
 
@@ -40,11 +43,19 @@ class MuonAdam(torch.optim.Optimizer):
         others: Iterable[nn.Parameter],
         muon_lr: float = 0.005,
         adam_lr: float = 0.0008,
+        context: Iterable[nn.Parameter] = (),
     ) -> None:
-        matrices, others = list(matrices), list(others)
-        super().__init__([{"params": matrices}, {"params": others}], {"lr": muon_lr})
-        self._muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=WEIGHT_DECAY)
-        self._adam = torch.optim.Adam(others, lr=adam_lr, betas=(0.9, 0.99))
+        parts = [list(matrices), list(others), list(context)]
+        super().__init__([{"params": part} for part in parts if part], {"lr": muon_lr})
+        self._muon = torch.optim.Muon(parts[0], lr=muon_lr, weight_decay=WEIGHT_DECAY)
+        self._adam = torch.optim.Adam(
+            [
+                {"params": part, "lr": rate}
+                for part, rate in zip(parts[1:], (adam_lr, CONTEXT_RATE), strict=True)
+                if part
+            ],
+            betas=(0.9, 0.99),
+        )
         self._share_groups()
 
     def _share_groups(self) -> None:

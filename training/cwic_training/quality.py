@@ -22,8 +22,9 @@ from cwic_training.model import CodecNetwork
 
 __all__ = ["quality_scales"]
 
-LOWEST_SCALE = 0.1
-"""Rate factor of quality 1: an MS-SSIM of about 0.8."""
+LOWEST_MS_SSIM = 0.8
+"""Of quality 1."""
+_LOWEST_SCALE = 0.05
 KNOTS = 12
 _MEASURED = 14
 _SMALLEST_PX = 176
@@ -48,7 +49,7 @@ def quality_scales(
     Raises:
         TrainingError: a picture is unreadable; the message names it.
     """
-    scales = np.geomspace(LOWEST_SCALE, highest, _MEASURED)
+    scales = np.geomspace(_LOWEST_SCALE, highest, _MEASURED)
     rows = []
     for path in pictures:
         picture = open_centre(path, _LARGEST_PX)
@@ -63,7 +64,8 @@ def quality_scales(
     rising = np.maximum.accumulate(-10 * np.log10(1 - np.mean(rows, axis=0))) + 1e-4 * np.arange(
         _MEASURED
     )
-    wanted = np.linspace(rising[0], rising[-1], KNOTS)
+    lowest = min(-10 * np.log10(1 - LOWEST_MS_SSIM), (rising[0] + rising[-1]) / 2)
+    wanted = np.linspace(max(rising[0], lowest), rising[-1], KNOTS)
     logs = np.interp(wanted, rising, np.log(scales))
     return [round(float(scale), 5) for scale in np.exp(logs)]
 

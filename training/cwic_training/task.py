@@ -14,16 +14,20 @@ from cwic_training import losses, ops
 from cwic_training.checkpoint import Checkpoint
 from cwic_training.context_net import ContextNet
 from cwic_training.model import CodecNetwork, ModelConfig
-from cwic_training.optim import MuonAdam, split_parameters, warmup_stable_decay
+from cwic_training.optim import CONTEXT_RATE, MuonAdam, split_parameters, warmup_stable_decay
 from cwic_training.recipe import Recipe
 
 __all__ = ["VALIDATION_SCALES", "CodecTask"]
 
-_CONTEXT_HIDDEN = 32
-"""Half the width of the network that is shipped: its gradients only have to point the way."""
+_CONTEXT_HIDDEN = 48
+"""Less than the width of the network that is shipped: its gradients only have to point the way."""
 
-_CONTEXT_SHARE = 4
-"""The context network sees each fourth picture: seeing all takes half as long again a step."""
+_CONTEXT_FIRST = 300
+"""Steps over which learning rates rise, while the context network learns fast: what it says of
+the cost of a bit before that would drive the codec to send nothing."""
+
+_CONTEXT_SHARE = 2
+"""The context network sees each second picture: seeing all takes half as long again a step."""
 
 VALIDATION_SCALES = (0.1, 0.25, 0.6, 1.5)
 """Rate factors at which a variable-rate model is validated."""
@@ -44,21 +48,24 @@ class CodecTask(pl.LightningModule):
             ContextNet(config, _CONTEXT_HIDDEN) if recipe.rate_model == "context" else None
         )
         self.recipe = recipe
-        self.rate_factor = warmup_stable_decay(recipe.steps, recipe.cooldown)
+        warmup = 100 if self.context is None else _CONTEXT_FIRST
+        self.rate_factor = warmup_stable_decay(recipe.steps, recipe.cooldown, warmup)
+        self.context_factor = warmup_stable_decay(recipe.steps, recipe.cooldown, 20)
         self.steps_done = 0
 
     def configure_optimizers(self) -> MuonAdam:
         matrices, others = split_parameters(self.network)
-        if self.context is not None:
-            others = [*others, *self.context.parameters()]
-        return MuonAdam(matrices, others, self.recipe.muon_lr, self.recipe.adam_lr)
+        context = () if self.context is None else self.context.parameters()
+        return MuonAdam(matrices, others, self.recipe.muon_lr, self.recipe.adam_lr, context)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        factor = self.rate_factor(self.trainer.global_step)
-        rates = (self.recipe.muon_lr, self.recipe.adam_lr)
-        groups = self.trainer.optimizers[0].param_groups
+        step, groups = self.trainer.global_step, self.trainer.optimizers[0].param_groups
+        factor = self.rate_factor(step)
+        rates = [self.recipe.muon_lr * factor, self.recipe.adam_lr * factor]
+        if self.context is not None:
+            rates.append(CONTEXT_RATE * self.context_factor(step))
         for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * factor
+            group["lr"] = rate
 
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
         if self.trainer.global_step >= self.recipe.steps:

@@ -1,0 +1,200 @@
+"""Bit planes: the quantiser against its definition, its gradient, and what exports fold."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cwic.errors import CheckpointError
+from cwic_training import ops
+from cwic_training.model import PRESETS, CodecNetwork, ModelConfig
+from cwic_training.planes import BitPlanes, dct_basis, schedule
+
+PLANES = ModelConfig(
+    n=64,
+    levels=8,
+    width=48,
+    hidden=32,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    feedback=8,
+    codes="planes",
+    lapped=True,
+)
+
+
+@pytest.fixture
+def planes() -> BitPlanes:
+    torch.manual_seed(1)
+    found = BitPlanes(64, 8)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+    return found
+
+
+@pytest.fixture
+def values(planes: BitPlanes) -> Tensor:
+    """Values [2, m, 3, 5], heavy-tailed, of either sign."""
+    torch.manual_seed(2)
+    return torch.randn(2, planes.values, 3, 5) * torch.rand(2, planes.values, 3, 5) * 2
+
+
+def digits_of(planes: BitPlanes, value: float, index: int) -> list[int]:
+    """A and B of a value by the definition, one digit after the other."""
+    found: list[int] = []
+    y = value * planes.gain[index].item()
+    rest = {1: y, -1: -y}
+    for j, owner in enumerate(planes.schedule.value):
+        if owner == index:
+            threshold = planes.schedule.threshold[j]
+            for side in (1, -1):
+                bit = int(rest[side] > threshold)
+                rest[side] -= threshold * bit
+                found.append(bit)
+    return found
+
+
+def masks(planes: BitPlanes, kept: int) -> Tensor:
+    """The first ``kept`` codes, [1, n, 1, 1]."""
+    return (torch.arange(2 * len(planes.index)) < kept).float().view(1, -1, 1, 1)
+
+
+def test_codes_are_those_of_the_definition(planes: BitPlanes, values: Tensor) -> None:
+    bits = (planes(values) > 0).int()
+    for index in range(planes.values):
+        own = [2 * j + k for j, v in enumerate(planes.schedule.value) if v == index for k in (0, 1)]
+        for y, found in zip(values[:, index].flatten(), bits[:, own].movedim(1, -1).flatten(0, 2)):
+            assert found.tolist() == digits_of(planes, float(y), index)
+
+
+@pytest.mark.parametrize("together", [4, 8])
+def test_a_group_has_no_value_twice(together: int) -> None:
+    order = schedule(64, together)
+    for first in range(0, 64, together):
+        assert max(Counter(order.value[first : first + together]).values()) == 1
+    for value in set(order.value):
+        falling = [t for v, t in zip(order.value, order.threshold, strict=True) if v == value]
+        assert all(a == 2 * b for a, b in zip(falling, falling[1:], strict=False))
+
+
+def test_the_basis_is_orthonormal() -> None:
+    basis = dct_basis()
+    torch.testing.assert_close(basis @ basis.T, torch.eye(192), rtol=0, atol=1e-5)
+    grey = basis[0].reshape(3, 64)
+    assert torch.allclose(grey, torch.full((3, 64), 192**-0.5), atol=1e-6)
+
+
+def test_restored_is_within_the_last_threshold() -> None:
+    """As it starts, and inside the range of the first digit."""
+    fresh = BitPlanes(384, 24)
+    last = torch.full((fresh.values,), torch.inf)
+    last = last.scatter_reduce(0, fresh.index, fresh.threshold, "amin")
+    top = torch.zeros(fresh.values).scatter_reduce(0, fresh.index, fresh.threshold, "amax")
+    torch.manual_seed(3)
+    quantised = (2 * torch.rand(4, fresh.values, 6, 6) - 1) * 2 * top.view(1, -1, 1, 1)
+    y = quantised / fresh.gain.view(1, -1, 1, 1)
+    z = 2 * ops.binarize(fresh(y)) - 1
+    off = (fresh.restored(z) - y) * fresh.gain.view(1, -1, 1, 1)
+    assert (off.abs() <= last.view(1, -1, 1, 1) * 1.001).all()
+
+
+def test_each_digit_that_is_kept_brings_values_nearer() -> None:
+    fresh = BitPlanes(384, 24)
+    torch.manual_seed(4)
+    y = torch.randn(8, fresh.values, 8, 8)
+    z = 2 * ops.binarize(fresh(y)) - 1
+    errors = [
+        float((fresh.restored(z * masks(fresh, kept)) - y).square().mean())
+        for kept in range(0, 385, 48)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.6 * errors[0]
+
+
+def test_kept_values_come_through_the_gradient(planes: BitPlanes, values: Tensor) -> None:
+    y = (0.01 * values).requires_grad_(True)  # inside the range of every value
+    bits = ops.binarize(planes(y)).detach()
+    mask = masks(planes, 24).expand_as(bits)
+    got = planes.straight_through(y, bits, mask)
+    torch.testing.assert_close(got, planes.restored((2 * bits - 1) * mask))
+    got.sum().backward()
+    kept = {planes.schedule.value[j] for j in range(12)}
+    wanted = torch.tensor([float(k in kept) for k in range(planes.values)])
+    assert 0 < wanted.sum() < planes.values
+    assert y.grad is not None
+    torch.testing.assert_close(y.grad, wanted.view(1, -1, 1, 1).expand_as(y))
+
+
+def test_a_value_out_of_range_is_not_pushed_further(planes: BitPlanes) -> None:
+    y = torch.full((1, planes.values, 1, 1), 1e3, requires_grad=True)
+    bits = ops.binarize(planes(y)).detach()
+    planes.straight_through(y, bits, torch.ones_like(bits)).sum().backward()
+    assert y.grad is not None
+    assert not y.grad.any()
+
+
+def test_the_cost_of_a_code_reaches_values(planes: BitPlanes, values: Tensor) -> None:
+    y = values.clone().requires_grad_(True)
+    ops.binarize(planes(y))[:, ::2].sum().backward()
+    assert y.grad is not None
+    assert (y.grad >= 0).all()
+    assert y.grad.any()
+
+
+def test_folding_gives_the_same_codes(planes: BitPlanes, values: Tensor) -> None:
+    torch.manual_seed(5)
+    features = torch.randn(2, 24, 3, 5)
+    weight, bias = torch.randn(planes.values, 24), torch.randn(planes.values) / 4
+    y = F.conv2d(features, weight[:, :, None, None], bias)
+    wanted = planes(y)
+    with torch.no_grad():
+        folded, offset = planes.folded_projection(weight, bias)
+        signs = 2 * (wanted > 0).float() - 1
+        e = F.conv2d(features, folded, offset) + F.conv2d(signs, planes.folded_feedback())
+    torch.testing.assert_close(e, wanted.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_feedback_looks_at_earlier_groups_only(planes: BitPlanes) -> None:
+    kernel = planes.folded_feedback()[:, :, 0, 0]
+    group = torch.arange(64) // 8
+    assert kernel[group[:, None] > group[None, :]].any()
+    assert not kernel[group[:, None] <= group[None, :]].any()
+
+
+@pytest.mark.parametrize("kept", [0, 6, 30, 64])
+def test_restoring_as_convolutions(planes: BitPlanes, values: Tensor, kept: int) -> None:
+    z = (2 * ops.binarize(planes(values)) - 1) * masks(planes, kept)
+    with torch.no_grad():
+        torch.testing.assert_close(planes.restoring()(z), planes.restored(z), rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_network_is_a_codec(photo: NDArray[np.uint8]) -> None:
+    """It starts as a DCT: more levels, better pictures, before any training."""
+    network = CodecNetwork(PRESETS["nano"]).eval()
+    x = torch.from_numpy(photo[:128, :192].copy()).permute(2, 0, 1)[None].float() / 255
+    found = []
+    with torch.no_grad():
+        signs = 2 * ops.binarize(network.encode(x)[0]) - 1
+        for kept in (32, 96, 192, 384):
+            mask = (torch.arange(384) < kept).float().view(1, -1, 1, 1)
+            error = (network.decode(signs * mask) - x).square().mean()
+            found.append(float(-10 * torch.log10(error)))
+    assert found == sorted(found)
+    assert found[-1] > 32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"arch": "base"}, {"feedback": 0}, {"feedback": 64}, {"codes": "words"}],
+)
+def test_a_configuration_without_pairs_is_refused(change: dict[str, object]) -> None:
+    values = {**PLANES.to_dict(), **change}
+    with pytest.raises(CheckpointError, match="use|choose"):
+        ModelConfig.from_dict(values)

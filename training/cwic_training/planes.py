@@ -1,0 +1,297 @@
+"""Codes as bit planes: an embedded dead-zone quantiser behind the projection.
+
+The encoder projects to m values y, and each value has digits at falling thresholds T, each half
+the one before. A digit is two codes, one for y > 0 and one for y < 0, decided one after the
+other as a converter by successive approximation does::
+
+    A_j = (y - sum over earlier digits i of the same value of T_i A_i) > T_j
+    B_j = (-y - sum over earlier digits of T_i B_i)                    > T_j
+
+    u   = sum over kept digits of v_j (A_j - B_j)
+    y^  = u + sign(u) o_j                             j the last digit that is kept
+
+(v starts as T, and o as a bit less than half of it, for a value lies above its last threshold.)
+So most codes are 0 and cheap to code, a value near 0 costs next to nothing, and cutting the
+digits anywhere leaves a coarser quantiser: levels keep digits in the order of
+:func:`schedule`, which is about that of what a bit of each saves. (JPEG 2000 codes planes of
+wavelet coefficients for the same reasons; codes of -1 and 1 that are as often the one as the
+other cannot say "nothing here" for less than a bit.)
+
+All sums are linear in codes, so exported graphs hold them as convolutions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cwic_training import ops
+
+__all__ = ["BitPlanes", "Restoring", "Schedule", "dct_basis", "deviations", "schedule"]
+
+_SIDE = 8
+_TOP = 8.0
+"""Highest threshold, for an orthonormal transform of 8x8 pixels in [-1, 1]."""
+_SMALLEST_OCCUPANCY = 0.004
+_FLAT = 6.1, 2.0, 0.8
+"""Standard deviation of the mean of a block: of grey, of red against blue, of green."""
+_WAVES = (1.53, 0.47, 0.205), (0.36, 0.88, 0.124), (0.172, 0.773, 0.109)
+"""a, b, c of that of frequency f: ``a f**-b exp(-c f)``; fitted to photographs, as all of it."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Digits in the order in which levels keep them.
+
+    Attributes:
+        value: which of the m values each belongs to.
+        threshold: T of each.
+        occupancy: about how often a digit is not 0.
+        rows: which row of :func:`dct_basis` each value starts as.
+    """
+
+    value: tuple[int, ...]
+    threshold: tuple[float, ...]
+    occupancy: tuple[float, ...]
+    rows: tuple[int, ...]
+
+
+def deviations() -> Tensor:
+    """Standard deviation of what each row of :func:`dct_basis` makes of photographs, about."""
+    found = []
+    for flat, (a, b, c) in zip(_FLAT, _WAVES, strict=True):
+        for index in range(_SIDE**2):
+            f = math.hypot(*divmod(index, _SIDE))
+            found.append(a * f**-b * math.exp(-c * f) if index else flat)
+    return torch.tensor(found)
+
+
+@lru_cache(maxsize=8)
+def schedule(digits: int, together: int) -> Schedule:
+    """The digits that are worth most, the dearest first.
+
+    What a bit saves at threshold T is about ``T**2`` times the fifth root of how often the digit
+    is not 0.
+
+    Args:
+        digits: how many.
+        together: so many are decided at once and belong to different values.
+    """
+    candidates = []
+    for row, deviation in enumerate(deviations().tolist()):
+        for plane in range(12):
+            threshold = _TOP * 2.0**-plane
+            occupancy = math.exp(-1.71 * (threshold / deviation) ** 0.67)
+            if occupancy >= _SMALLEST_OCCUPANCY:
+                candidates.append((-(threshold**2) * occupancy**0.2, row, threshold, occupancy))
+    waiting = sorted(candidates)
+    chosen: list[tuple[int, float, float]] = []
+    while len(chosen) < digits:
+        rows: set[int] = set()
+        left = []
+        for candidate in waiting:
+            _, row, threshold, occupancy = candidate
+            if row in rows or len(rows) == together:
+                left.append(candidate)
+            else:
+                rows.add(row)
+                chosen.append((row, threshold, occupancy))
+        waiting = left
+    chosen = chosen[:digits]
+    order = list(dict.fromkeys(row for row, _, _ in chosen))
+    return Schedule(
+        tuple(order.index(row) for row, _, _ in chosen),
+        tuple(threshold for _, threshold, _ in chosen),
+        tuple(occupancy for _, _, occupancy in chosen),
+        tuple(order),
+    )
+
+
+def dct_basis() -> Tensor:
+    """Orthonormal rows [192, 192]: an opponent colour transform times the DCT of 8x8 pixels.
+
+    Columns are channels of a pixel-unshuffle by 8 of RGB.
+    """
+    k = torch.arange(_SIDE, dtype=torch.float64)
+    dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * _SIDE)) * math.sqrt(2 / _SIDE)
+    dct[0] /= math.sqrt(2)
+    colour = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]).double(), dim=1)
+    rows = torch.einsum("ab,iy,jx->aijbyx", colour, dct, dct)
+    return rows.reshape(3 * _SIDE**2, 3 * _SIDE**2).float()
+
+
+class BitPlanes(nn.Module):
+    """The digits of m values as n codes, and back.
+
+    Code ``2 j`` is A of digit j and ``2 j + 1`` is B.
+
+    Args:
+        n: codes.
+        groups: how many groups they are decided in.
+    """
+
+    index: Tensor
+    threshold: Tensor
+    previous: Tensor
+
+    def __init__(self, n: int, groups: int) -> None:
+        super().__init__()
+        self.schedule = schedule(n // 2, n // groups // 2)
+        self.values = len(self.schedule.rows)
+        self.log_gain = nn.Parameter(deviations()[list(self.schedule.rows)].log())
+        threshold = torch.tensor(self.schedule.threshold)
+        self.height = nn.Parameter(threshold.clone())
+        self.offset = nn.Parameter(0.42 * threshold)
+        self.sharpness = 2 / float(threshold.min())
+        self.register_buffer("threshold", threshold, persistent=False)
+        self.register_buffer("index", torch.tensor(self.schedule.value), persistent=False)
+        self._rounds = self._depths()
+        previous = [-1] * len(threshold)
+        last: dict[int, int] = {}
+        for digit, value in enumerate(self.schedule.value):
+            previous[digit] = last.get(value, -1)
+            last[value] = digit
+        self.register_buffer("previous", torch.tensor(previous), persistent=False)
+
+    @property
+    def gain(self) -> Tensor:
+        """Of y before it is quantised; y^ is divided by it. [m]"""
+        return self.log_gain.exp()
+
+    def _depths(self) -> list[Tensor]:
+        """The first digit of each value, the second of those that have one, and so on."""
+        seen: dict[int, int] = {}
+        rounds: list[list[int]] = []
+        for digit, value in enumerate(self.schedule.value):
+            depth = seen.get(value, 0)
+            seen[value] = depth + 1
+            if depth == len(rounds):
+                rounds.append([])
+            rounds[depth].append(digit)
+        return [torch.tensor(digits) for digits in rounds]
+
+    def forward(self, y: Tensor) -> Tensor:
+        """E of all codes, float32 [N, n, h, w]: how far above its threshold, over the threshold.
+
+        The gradient of a code reaches y directly, not through earlier digits.
+
+        Args:
+            y: values, [N, m, h, w].
+        """
+        y = y.float() * self.gain.view(1, -1, 1, 1)
+        signed = torch.stack([y, -y], 2)
+        rest = signed.detach().clone()
+        e = signed.new_empty(len(y), len(self.index), 2, *y.shape[2:])
+        for digits in self._rounds:
+            values = self.index[digits]
+            threshold = self.threshold[digits].view(1, -1, 1, 1, 1)
+            left = rest[:, values]
+            passed = signed[:, values]
+            e[:, digits] = (passed + (left - passed).detach()) / threshold - 1
+            rest[:, values] = left - threshold * (left > threshold)
+        return e.flatten(1, 2)
+
+    def restored(self, z: Tensor) -> Tensor:
+        """y^ of masked codes in {-1, 0, 1}, float [N, n, h, w]: [N, m, h, w]."""
+        pairs = z.unflatten(1, (-1, 2))
+        u = self._summed((pairs[:, :, 0] - pairs[:, :, 1]) / 2, self.height)
+        above = self._summed(pairs[:, :, 0].abs(), self._more_offset())
+        y = u + (u * self.sharpness).clamp(-1, 1) * above
+        return y / self.gain.view(1, -1, 1, 1)
+
+    def _summed(self, digits: Tensor, weight: Tensor) -> Tensor:
+        parts = digits * weight.view(1, -1, 1, 1)
+        total = parts.new_zeros(len(parts), self.values, *parts.shape[2:])
+        return total.index_add(1, self.index, parts)
+
+    def _more_offset(self) -> Tensor:
+        """How much more each digit's o is than that of the digit before it."""
+        before = torch.cat([self.offset, self.offset.new_zeros(1)])[self.previous]
+        return self.offset - before
+
+    def straight_through(self, y: Tensor, bits: Tensor, mask: Tensor) -> Tensor:
+        """:meth:`restored`, differentiable in y as if every value that is kept came through.
+
+        Args:
+            y: values, [N, m, h, w].
+            bits: codes of y, zeros and ones [N, n, h, w].
+            mask: which are kept, of that shape.
+        """
+        restored = self.restored((2 * bits.detach() - 1) * mask)
+        gain = self.gain.view(1, -1, 1, 1)
+        first = self._rounds[0]
+        reach = 2 * self.threshold[first].view(1, -1, 1, 1)
+        # first[k] is the first digit of value k: values are numbered by their first digits.
+        kept = mask.detach()[:, 2 * first]
+        through = (y.float() * gain).clamp(-reach, reach) * kept / gain.detach()
+        return restored + (through - through.detach())
+
+    def folded_feedback(self) -> Tensor:
+        """Kernel [n, n, 1, 1] from earlier signs to E."""
+        pair = self._same_value()
+        kernel = torch.zeros(len(self.index), 2, len(self.index), 2)
+        for side in range(2):
+            kernel[:, side, :, side] = pair
+        return kernel.flatten(2, 3).flatten(0, 1)[:, :, None, None]
+
+    def _same_value(self) -> Tensor:
+        """What an earlier digit that is 1 and not 0 takes from E, halved for signs."""
+        same = self.index[:, None] == self.index[None, :]
+        earlier = torch.ones_like(same).tril(-1)
+        return -0.5 * (same & earlier) * self.threshold[None, :] / self.threshold[:, None]
+
+    def folded_projection(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of E from those of y, [m, width] and [m]; signs of -1 subtract nothing then."""
+        gain = self.gain[self.index] / self.threshold
+        rows, offset = weight[self.index] * gain[:, None], bias[self.index] * gain
+        always = self._same_value().sum(1) - 1
+        both = torch.stack([rows, -rows], 1).flatten(0, 1)
+        bias = torch.stack([offset + always, always - offset], 1).flatten()
+        return both[:, :, None, None], bias
+
+    def restoring(self) -> Restoring:
+        """:meth:`restored` as convolutions."""
+        return Restoring(
+            self._spread(self.height / 2 / self.gain[self.index], -1),
+            self._spread(self._more_offset() / 2 / self.gain[self.index], 1),
+            self.sharpness * self.gain.detach(),
+        )
+
+    def _spread(self, weight: Tensor, sign: int) -> Tensor:
+        """Of each digit, as a matrix from both its codes to its value, [m, n]."""
+        matrix = F.one_hot(self.index, self.values).T * weight
+        return torch.stack([matrix, sign * matrix], 2).flatten(1).detach()
+
+
+class Restoring(nn.Module):
+    """y^ of masked codes z: ``sums(z) + clip(sharpness sums(z), -1, 1) offsets(abs(z))``."""
+
+    sharpness: Tensor
+
+    def __init__(self, sums: Tensor, offsets: Tensor, sharpness: Tensor) -> None:
+        super().__init__()
+        self.sums = _matrix_conv(sums)
+        self.offsets = _matrix_conv(offsets)
+        self.register_buffer("sharpness", sharpness.detach().view(1, -1, 1, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[N, n, h, w] to [N, m, h, w]."""
+        u: Tensor = self.sums(z)
+        y: Tensor = u + (u * self.sharpness).clamp(-1, 1) * self.offsets(z.abs())
+        return y
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Of y^ over the sums, as long as the same codes are kept: [N, m, h, w]."""
+        steep = (self.sums(z) * self.sharpness).abs() < 1
+        return 1 + steep.to(z.dtype) * self.sharpness * self.offsets(z.abs())
+
+
+def _matrix_conv(weight: Tensor) -> nn.Conv2d:
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False)
+    conv.weight.data = weight[:, :, None, None].clone()
+    return conv

@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.trials --train 'photos/train/*' --valid 'photos/valid/*' -o RESULT.json``
 
-Every trial trains the `nano` of balanced bits (`nano-signs`) on one seed for the same number of
-pixels, and is judged by the validation loss of the variable rate (pictures that training does not
-see, mean squared error). One short run each says which settings deserve a longer one, not more. Trials that are in RESULT.json
+Every trial trains `nano` on one seed for the same number of pixels, and is judged by the
+validation loss of the variable rate (pictures that training does not see, mean squared error). One
+short run each says which settings deserve a longer one, not more. Trials that are in RESULT.json
 already are kept, so that the command can be stopped and called again.
 """
 
@@ -108,25 +108,14 @@ TRIALS = {
         patched=lambda: patch.object(nn.init, "zeros_", _random_branch)
     ),
     "no decision feedback": Trial(model={"feedback": 0}),
-    "nano-deep": Trial(model=asdict(PRESETS["nano-signs-deep"])),
+    "nano-deep": Trial(model=asdict(PRESETS["nano-deep"])),
     "base, the paper's network": Trial(model=asdict(PRESETS["base"])),
 }
 
 
 def _recipe(steps: int) -> Recipe:
-    """Of the first trial; its values are those of balanced bits."""
-    return Recipe(
-        steps=steps,
-        batch=8,
-        cooldown=0.5,
-        rate_model="count",
-        rate_weight=20.0,
-        scale_min=0.08,
-        scale_max=1.5,
-        muon_lr=0.005,
-        adam_lr=0.0008,
-        validate_every=steps,
-    )
+    """Of the first trial."""
+    return Recipe(steps=steps, batch=8, cooldown=0.5, validate_every=steps)
 
 
 def run(trial: Trial, train: str, valid: str, steps: int) -> dict[str, float]:
@@ -136,7 +125,7 @@ def run(trial: Trial, train: str, valid: str, steps: int) -> dict[str, float]:
         TrainingError: it was stopped before.
     """
     recipe = _recipe(round(steps / trial.pixels))
-    config: ModelConfig = replace(PRESETS["nano-signs"], **trial.model)
+    config: ModelConfig = replace(PRESETS["nano"], **trial.model)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, trial.patched():
         folder = Path(name)
@@ -177,7 +166,7 @@ def main(train: str, valid: str, steps: int, output: Path) -> None:
             raise click.ClickException(str(exc)) from exc
         facts = {
             "steps": steps,
-            "recipe": asdict(_recipe(steps)),
+            "recipe": asdict(Recipe(batch=8, cooldown=0.5)),
             "validation": {each: done[each] for each in TRIALS if each in done},
         }
         command.write(output, {**environment.describe(), **facts})

@@ -35,6 +35,7 @@ SMALL = ModelConfig(
     feedback=4,
 )
 BASE = ModelConfig(arch="base", n=16, levels=8)
+PLANES = dataclasses.replace(SMALL, codes="planes", feedback=8, lapped=True)
 
 Replace: TypeAlias = Callable[[str, bytes], Bundle]
 
@@ -54,6 +55,8 @@ def make_network(config: ModelConfig) -> CodecNetwork:
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.03)
             parameter.copy_(parameter.half().float())
+        if network.normalise is None:
+            return network
         e = network.projection(network.trunk((pixels.permute(2, 0, 1)[None] - 0.5) * 2))
         for statistic, value in (
             (network.normalise.running_mean, e.mean((0, 2, 3))),
@@ -110,6 +113,11 @@ def network() -> CodecNetwork:
 @pytest.fixture(scope="session")
 def base_network() -> CodecNetwork:
     return make_network(BASE)
+
+
+@pytest.fixture(scope="session")
+def planes_network() -> CodecNetwork:
+    return make_network(PLANES)
 
 
 @pytest.fixture(scope="session")

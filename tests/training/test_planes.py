@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,7 +71,8 @@ def test_codes_are_those_of_the_definition(planes: BitPlanes, values: Tensor) ->
     bits = (planes(values) > 0).int()
     for index in range(planes.values):
         own = [2 * j + k for j, v in enumerate(planes.schedule.value) if v == index for k in (0, 1)]
-        for y, found in zip(values[:, index].flatten(), bits[:, own].movedim(1, -1).flatten(0, 2)):
+        rows = bits[:, own].movedim(1, -1).flatten(0, 2)
+        for y, found in zip(values[:, index].flatten(), rows, strict=True):
             assert found.tolist() == digits_of(planes, float(y), index)
 
 
@@ -81,7 +83,7 @@ def test_a_group_has_no_value_twice(together: int) -> None:
         assert max(Counter(order.value[first : first + together]).values()) == 1
     for value in set(order.value):
         falling = [t for v, t in zip(order.value, order.threshold, strict=True) if v == value]
-        assert all(a == 2 * b for a, b in zip(falling, falling[1:], strict=False))
+        assert all(a == 2 * b for a, b in pairwise(falling))
 
 
 def test_the_basis_is_orthonormal() -> None:
@@ -111,7 +113,7 @@ def test_each_digit_that_is_kept_brings_values_nearer() -> None:
     y = torch.randn(8, fresh.values, 8, 8)
     z = 2 * ops.binarize(fresh(y)) - 1
     errors = [
-        float((fresh.restored(z * masks(fresh, kept)) - y).square().mean())
+        (fresh.restored(z * masks(fresh, kept)) - y).square().mean().item()
         for kept in range(0, 385, 48)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -177,7 +179,7 @@ def test_restoring_as_convolutions(planes: BitPlanes, values: Tensor, kept: int)
 
 def test_a_new_network_is_a_codec(photo: NDArray[np.uint8]) -> None:
     """It starts as a DCT: more levels, better pictures, before any training."""
-    network = CodecNetwork(PRESETS["nano"]).eval()
+    network = CodecNetwork(PRESETS["nano-planes"]).eval()
     x = torch.from_numpy(photo[:128, :192].copy()).permute(2, 0, 1)[None].float() / 255
     found = []
     with torch.no_grad():

@@ -54,6 +54,11 @@ class Conv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(c_out))
         nn.init.normal_(self.weight, std=1 / math.sqrt(c_in * kernel * kernel))
 
+    def centre(self) -> Tensor:
+        """The middle of the kernel, a view [out, in]."""
+        middle = self.kernel_shape[-1] // 2
+        return self.weight.view(self.kernel_shape)[:, :, middle, middle]
+
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.view(self.kernel_shape)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)

@@ -6,16 +6,16 @@ Data flow, in the paper's notation; x is an RGB picture in [0, 1]::
                           │                                              × ──▶ z ──▶ D(z) = x^
                           └─▶ P(x) ──▶ importance_mask(P, s, L, n) ──▶ m ┘
 
-In `base` E is normalised per channel (batch normalisation without affine), so that each code
-bit starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution. In
-`nano` the codes are bit planes of fewer values (:mod:`cwic_training.planes`), and it starts as a
-DCT. Models of the first releases have balanced bits that are decided in groups, E of a group
-depending on the bits of the earlier ones (:class:`~cwic_training.layers.DecisionFeedback`).
+E is normalised per channel (batch normalisation without affine), so that each code bit
+starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution. In
+`nano` the codes are decided in groups, and E of a group depends on the bits of the earlier
+ones (:class:`~cwic_training.layers.DecisionFeedback`). In `nano-planes` the codes are bit planes
+of fewer values instead (:mod:`cwic_training.planes`), and it starts as a DCT.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -115,26 +115,26 @@ class ModelConfig:
             ) from exc
 
 
-_PLANES = ModelConfig(
-    arch="nano",
-    n=384,
-    levels=24,
-    feedback=24,
-    codes="planes",
-    lapped=True,
-    encoder_blocks=3,
-    decoder_blocks=5,
-)
-
 PRESETS: dict[str, ModelConfig] = {
     "base": ModelConfig(arch="base", n=128, levels=32),
-    "nano": _PLANES,
-    "nano-uniform": replace(_PLANES, importance="uniform"),
-    "nano-signs": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
-    "nano-signs-deep": ModelConfig(
+    "nano": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
+    "nano-deep": ModelConfig(
         arch="nano", n=128, levels=16, feedback=8, encoder_blocks=5, decoder_blocks=8
     ),
+    "nano-uniform": ModelConfig(arch="nano", n=128, levels=16, feedback=8, importance="uniform"),
+    "nano-planes": ModelConfig(
+        arch="nano",
+        n=384,
+        levels=24,
+        feedback=24,
+        codes="planes",
+        lapped=True,
+        encoder_blocks=3,
+        decoder_blocks=5,
+        importance="uniform",
+    ),
 }
+"""Shapes by name; those of the packaged models are `nano` and, for MS-SSIM, `nano-deep`."""
 
 
 def _nano_trunk(c: ModelConfig) -> nn.Sequential:
@@ -233,7 +233,7 @@ class CodecNetwork(nn.Module):
             if self.feedback is not None:
                 e = self.feedback(raw, self._normalise)
             else:
-                e = self.normalise(raw.float()) if self.normalise is not None else raw
+                e = self._normalise(raw.float(), slice(None))
         p: Tensor = self.importance(features)
         return e, p, raw
 
@@ -248,18 +248,21 @@ class CodecNetwork(nn.Module):
         basis, spread = dct_basis(), deviations()[:, None]
         order = (rows + [row for row in range(len(basis)) if row not in rows])[: self.config.width]
         there, back = (basis / spread)[order], (basis * spread)[order].T
-        count = len(order)
-        for conv, matrix in ((self.trunk[2], there), (self.synthesis[-2], back)):
-            kernel = conv.weight.view(conv.kernel_shape)
-            centre = conv.kernel_shape[-1] // 2
-            spare = kernel[:, :, centre, centre].clone()
-            kernel.zero_()
-            if conv is self.trunk[2]:
-                kernel[count:, :, centre, centre] = spare[count:]
-            kernel[: len(matrix), : matrix.shape[1], centre, centre] = matrix
-        eye = torch.eye(self.config.width)
-        self.projection.weight.copy_(eye[: planes.values])
-        self.synthesis[1].weight.copy_(eye[:, : planes.values])
+        first, last = self.trunk[2], self.synthesis[-2]
+        entry = self.synthesis[1]
+        if not (
+            isinstance(first, Conv2d) and isinstance(last, Conv2d) and isinstance(entry, Conv2d)
+        ):
+            raise CheckpointError("the networks are not those of nano; use a preset's model")
+        spare = first.centre()[len(order) :].clone()
+        for conv in (first, last):
+            conv.weight.zero_()
+        first.centre()[: len(order)] = there
+        first.centre()[len(order) :] = spare
+        last.centre()[:, : len(order)] = back
+        eye = torch.eye(planes.values, self.config.width)
+        self.projection.weight.copy_(eye)
+        entry.weight.copy_(eye.T)
 
     def _normalise(self, sums: Tensor, channels: slice) -> Tensor:
         """:attr:`normalise` for some of its channels, which are known one group at a time."""
@@ -302,8 +305,10 @@ class CodecNetwork(nn.Module):
         bits = ops.binarize(e)
         if scale is None:
             mask = torch.ones_like(bits)
-        else:
+        elif self.planes is None:
             mask = ops.importance_mask(p, scale, self.config.levels, self.config.n)
+        else:
+            mask = self.planes.mask(p, scale, self.config.levels)
         if self.planes is None:
             values = (2 * bits - 1) * mask
         else:

@@ -34,6 +34,8 @@ from cwic_training import ops
 
 __all__ = ["BitPlanes", "Restoring", "Schedule", "dct_basis", "deviations", "schedule"]
 
+MASK_WIDTH = 32.0
+"""Width of the mask's surrogate, in codes: about a third of a plane."""
 _SIDE = 8
 _TOP = 8.0
 """Highest threshold, for an orthonormal transform of 8x8 pixels in [-1, 1]."""
@@ -198,7 +200,7 @@ class BitPlanes(nn.Module):
 
     def restored(self, z: Tensor) -> Tensor:
         """y^ of masked codes in {-1, 0, 1}, float [N, n, h, w]: [N, m, h, w]."""
-        pairs = z.unflatten(1, (-1, 2))
+        pairs = z.view(len(z), -1, 2, *z.shape[2:])
         u = self._summed((pairs[:, :, 0] - pairs[:, :, 1]) / 2, self.height)
         above = self._summed(pairs[:, :, 0].abs(), self._more_offset())
         y = u + (u * self.sharpness).clamp(-1, 1) * above
@@ -212,7 +214,22 @@ class BitPlanes(nn.Module):
     def _more_offset(self) -> Tensor:
         """How much more each digit's o is than that of the digit before it."""
         before = torch.cat([self.offset, self.offset.new_zeros(1)])[self.previous]
-        return self.offset - before
+        more: Tensor = self.offset - before
+        return more
+
+    def mask(self, p: Tensor, scale: Tensor, levels: int) -> Tensor:
+        """:func:`~cwic_training.ops.importance_mask` with a surrogate :data:`MASK_WIDTH` wide.
+
+        What the next few digits are worth says little: large and small values take turns, and
+        importance would settle wherever a large one is next.
+        """
+        n = 2 * len(self.index)
+        hard = ops.importance_mask(p.detach(), scale, levels, n)
+        kept = (p * scale.view(-1, 1, 1, 1)).clamp(0, 1) * n
+        place = torch.arange(n, device=p.device).view(1, n, 1, 1) + 0.5
+        soft = torch.sigmoid((kept - place) / MASK_WIDTH)
+        mask: Tensor = hard + (soft - soft.detach())
+        return mask
 
     def straight_through(self, y: Tensor, bits: Tensor, mask: Tensor) -> Tensor:
         """:meth:`restored`, differentiable in y as if every value that is kept came through.
@@ -269,7 +286,10 @@ class BitPlanes(nn.Module):
 
 
 class Restoring(nn.Module):
-    """y^ of masked codes z: ``sums(z) + clip(sharpness sums(z), -1, 1) offsets(abs(z))``."""
+    """y^ of masked codes z: ``sums(z) + clip(sharpness sums(z), -1, 1) offsets(abs(z))``.
+
+    Which codes are kept, which is what ``abs(z)`` says, has no gradient here.
+    """
 
     sharpness: Tensor
 
@@ -282,13 +302,14 @@ class Restoring(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """[N, n, h, w] to [N, m, h, w]."""
         u: Tensor = self.sums(z)
-        y: Tensor = u + (u * self.sharpness).clamp(-1, 1) * self.offsets(z.abs())
+        y: Tensor = u + (u * self.sharpness).clamp(-1, 1) * self.offsets(z.detach().abs())
         return y
 
     def slope(self, z: Tensor) -> Tensor:
         """Of y^ over the sums, as long as the same codes are kept: [N, m, h, w]."""
         steep = (self.sums(z) * self.sharpness).abs() < 1
-        return 1 + steep.to(z.dtype) * self.sharpness * self.offsets(z.abs())
+        slope: Tensor = 1 + steep.to(z.dtype) * self.sharpness * self.offsets(z.abs())
+        return slope
 
 
 def _matrix_conv(weight: Tensor) -> nn.Conv2d:

@@ -2,7 +2,7 @@
 
 A part is run with a margin on the sides where the picture goes on, and the margin is thrown
 away. What a decoder makes of a position depends on no more positions around it than the
-margin has (4 in `nano`, 7 in `base`, 8 in `nano-deep`), so the parts fit together without a
+margin has (4 in `nano`, 6 in `nano-planes`, 7 in `base`, 8 in `nano-deep`), so they fit without a
 seam, bit for bit up to the order of additions. Codes are what an encoder decides: any choice
 of them is valid.
 """

@@ -44,7 +44,8 @@ def with_adjoint(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
     if isinstance(module, MixBlock):
         return _residual([module.depthwise, module.up, nn.ReLU(), module.down], x)
     if isinstance(module, Restoring):
-        return module(x), lambda g: _conv_back(module.sums, g * module.slope(x))
+        y, slope = module.with_slope(x)
+        return y, lambda g: _conv_back(module.sums, g * slope)
     if isinstance(module, ResidualBlock):
         return _residual([module.conv1, nn.ReLU(), module.conv2], x)
     raise ExportError(

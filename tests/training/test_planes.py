@@ -78,7 +78,7 @@ def test_codes_are_those_of_the_definition(planes: BitPlanes, values: Tensor) ->
 
 @pytest.mark.parametrize("together", [4, 8])
 def test_a_group_has_no_value_twice(together: int) -> None:
-    order = schedule(64, together)
+    order = schedule(128, 64 // together)
     for first in range(0, 64, together):
         assert max(Counter(order.value[first : first + together]).values()) == 1
     for value in set(order.value):
@@ -168,6 +168,35 @@ def test_feedback_looks_at_earlier_groups_only(planes: BitPlanes) -> None:
     group = torch.arange(64) // 8
     assert kernel[group[:, None] > group[None, :]].any()
     assert not kernel[group[:, None] <= group[None, :]].any()
+
+
+def test_the_mask_is_that_of_the_op_with_a_wider_gradient(planes: BitPlanes) -> None:
+    torch.manual_seed(6)
+    p, scale = torch.rand(2, 1, 3, 4, requires_grad=True), torch.tensor([0.7, 1.4])
+    mask = planes.mask(p, scale, 8)
+    assert torch.equal(mask.round(), ops.importance_mask(p.detach(), scale, 8, 64))
+    torch.testing.assert_close(mask, mask.round())
+    weight = torch.randn_like(mask)
+    (got,) = torch.autograd.grad((mask * weight).sum(), p)
+    soft = torch.sigmoid(
+        ((p * scale.view(-1, 1, 1, 1)).clamp(0, 1) * 64 - torch.arange(64).view(1, -1, 1, 1) - 0.5)
+        / 32
+    )
+    (wanted,) = torch.autograd.grad((soft * weight).sum(), p)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_a_learned_map_is_centred(photo: NDArray[np.uint8]) -> None:
+    torch.manual_seed(7)
+    network = CodecNetwork(PLANES).train()
+    x = torch.from_numpy(photo[:64, :96].copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        for _ in range(400):  # the running mean follows
+            _, p = network.encode(x)
+        assert p.logit().mean().abs() < 1e-5
+        _, evaluated = network.eval().encode(x)
+    assert p.std() > 0
+    torch.testing.assert_close(evaluated, p, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kept", [0, 6, 30, 64])

@@ -244,7 +244,7 @@ def _usual_logits(config: ModelConfig) -> Tensor:
     """Where logits start, [n]: those of bit planes are mostly 0, one of two codes at a time."""
     if config.codes == "signs":
         return torch.zeros(config.n)
-    digits = schedule(config.n // 2, config.n // config.feedback // 2)
+    digits = schedule(config.n, config.feedback)
     return torch.tensor(digits.occupancy).div(2).logit().repeat_interleave(2)
 
 

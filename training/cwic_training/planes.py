@@ -74,16 +74,17 @@ def deviations() -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def schedule(digits: int, together: int) -> Schedule:
+def schedule(n: int, groups: int) -> Schedule:
     """The digits that are worth most, the dearest first.
 
     What a bit saves at threshold T is about ``T**2`` times the fifth root of how often the digit
     is not 0.
 
     Args:
-        digits: how many.
-        together: so many are decided at once and belong to different values.
+        n: codes, two a digit.
+        groups: how many groups they are decided in; the digits of one belong to different values.
     """
+    digits, together = n // 2, n // groups // 2
     candidates = []
     for row, deviation in enumerate(deviations().tolist()):
         for plane in range(12):
@@ -143,7 +144,7 @@ class BitPlanes(nn.Module):
 
     def __init__(self, n: int, groups: int) -> None:
         super().__init__()
-        self.schedule = schedule(n // 2, n // groups // 2)
+        self.schedule = schedule(n, groups)
         self.values = len(self.schedule.rows)
         self.log_gain = nn.Parameter(deviations()[list(self.schedule.rows)].log())
         threshold = torch.tensor(self.schedule.threshold)
@@ -152,30 +153,30 @@ class BitPlanes(nn.Module):
         self.sharpness = 2 / float(threshold.min())
         self.register_buffer("threshold", threshold, persistent=False)
         self.register_buffer("index", torch.tensor(self.schedule.value), persistent=False)
-        self._rounds = self._depths()
-        previous = [-1] * len(threshold)
-        last: dict[int, int] = {}
-        for digit, value in enumerate(self.schedule.value):
-            previous[digit] = last.get(value, -1)
-            last[value] = digit
-        self.register_buffer("previous", torch.tensor(previous), persistent=False)
+        self._rounds, previous = self._chains()
+        self.register_buffer("previous", previous, persistent=False)
 
     @property
     def gain(self) -> Tensor:
         """Of y before it is quantised; y^ is divided by it. [m]"""
         return self.log_gain.exp()
 
-    def _depths(self) -> list[Tensor]:
-        """The first digit of each value, the second of those that have one, and so on."""
-        seen: dict[int, int] = {}
+    def _chains(self) -> tuple[list[Tensor], Tensor]:
+        """The first digit of each value, the second of those that have one, and so on.
+
+        And which digit comes before each, -1 before the first of a value.
+        """
+        own: dict[int, list[int]] = {}
+        previous: list[int] = []
         rounds: list[list[int]] = []
         for digit, value in enumerate(self.schedule.value):
-            depth = seen.get(value, 0)
-            seen[value] = depth + 1
-            if depth == len(rounds):
+            chain = own.setdefault(value, [])
+            if len(chain) == len(rounds):
                 rounds.append([])
-            rounds[depth].append(digit)
-        return [torch.tensor(digits) for digits in rounds]
+            rounds[len(chain)].append(digit)
+            previous.append(chain[-1] if chain else -1)
+            chain.append(digit)
+        return [torch.tensor(digits) for digits in rounds], torch.tensor(previous)
 
     def forward(self, y: Tensor) -> Tensor:
         """E of all codes, float32 [N, n, h, w]: how far above its threshold, over the threshold.
@@ -225,9 +226,7 @@ class BitPlanes(nn.Module):
         """
         n = 2 * len(self.index)
         hard = ops.importance_mask(p.detach(), scale, levels, n)
-        kept = (p * scale.view(-1, 1, 1, 1)).clamp(0, 1) * n
-        place = torch.arange(n, device=p.device).view(1, n, 1, 1) + 0.5
-        soft = torch.sigmoid((kept - place) / MASK_WIDTH)
+        soft = ops.importance_mask_surrogate(p, scale, levels, n, MASK_WIDTH)
         mask: Tensor = hard + (soft - soft.detach())
         return mask
 
@@ -301,15 +300,15 @@ class Restoring(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """[N, n, h, w] to [N, m, h, w]."""
-        u: Tensor = self.sums(z)
-        y: Tensor = u + (u * self.sharpness).clamp(-1, 1) * self.offsets(z.detach().abs())
-        return y
+        return self.with_slope(z)[0]
 
-    def slope(self, z: Tensor) -> Tensor:
-        """Of y^ over the sums, as long as the same codes are kept: [N, m, h, w]."""
-        steep = (self.sums(z) * self.sharpness).abs() < 1
-        slope: Tensor = 1 + steep.to(z.dtype) * self.sharpness * self.offsets(z.abs())
-        return slope
+    def with_slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """y^, and its slope over the sums as long as the same codes are kept: [N, m, h, w]."""
+        u, offsets = self.sums(z), self.offsets(z.detach().abs())
+        steep = u * self.sharpness
+        y: Tensor = u + steep.clamp(-1, 1) * offsets
+        slope: Tensor = 1 + (steep.abs() < 1).to(z.dtype) * self.sharpness * offsets
+        return y, slope
 
 
 def _matrix_conv(weight: Tensor) -> nn.Conv2d:

@@ -132,9 +132,8 @@ class CodecTask(pl.LightningModule):
         for the others too: the encoder would hardly feel what its bits cost otherwise.
         """
         # A code of bit planes may cost next to nothing or many bits, so no mean stands for it.
-        step = max(1, min(_CONTEXT_SHARE, len(counted) // 2))
-        if self.network.planes is not None:
-            step = 1
+        planes = self.network.planes is not None
+        step = 1 if planes else max(1, min(_CONTEXT_SHARE, len(counted) // 2))
         seen = bits[::step].detach()
         seen = seen + (bits[::step] - seen) * (len(counted) / len(seen))
         coded = self._coded_bpp(seen, mask[::step], p[::step], scale[::step])

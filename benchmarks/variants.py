@@ -51,7 +51,8 @@ def curve(
         )
         for scale, made in files.items():
             levels = levels_from_importance(importance, scale, codec.bundle.levels)
-            made.append(codec.write_stream(codes, levels, width_px, height_px, scale))
+            kept = codec.context.rounded(codes, levels)
+            made.append(codec.write_stream(kept, levels, width_px, height_px, scale))
     points = []
     for scale, made in files.items():
         bpp = list(map(bits_per_pixel, made, pictures))

@@ -126,7 +126,8 @@ class Encoding:
 
         With some effort, better codes and levels are searched for, from those of a first file.
         They take other bytes and give another PSNR, so the target is met anew with them. Where
-        regions have weights, levels are theirs to decide, and only codes are searched for.
+        regions have weights, levels are theirs to decide, and only codes are searched for; the
+        same where codes depend on levels.
 
         Raises:
             RateError: none does.
@@ -138,13 +139,13 @@ class Encoding:
         self._codes, levels = tiled.search(
             self._runner,
             self._coder.context.codes,
-            self._codes,
+            self._coder.context.rounded(self._codes, encoded.levels),
             encoded.levels,
             self._picture.part,
             *self._size,
             self._bundle.stride,
             rounds=target.effort,
-            keep_levels=self._weights is not None,
+            keep_levels=self._weights is not None or self._coder.context.rounds,
         )
         self._found = moved(self._fine(), encoded.scale, levels, self._bundle.levels)
         return self._with_present_codes(target)
@@ -178,7 +179,8 @@ class Encoding:
         self, scale: float, importance: NDArray[np.uint8] | NDArray[np.float64]
     ) -> tuple[Encoded, Measured]:
         levels = levels_from_importance(importance, scale, self._bundle.levels)
-        written = self._coder.write(self._codes, levels, progressive=self._progressive)
+        codes = self._coder.context.rounded(self._codes, levels)
+        written = self._coder.write(codes, levels, progressive=self._progressive)
         height_px, width_px = self._size
         header = Header(
             width_px,
@@ -225,6 +227,7 @@ class Encoding:
             error = part.astype(np.float32) - self._picture.part(rows, columns)
             squares += float(np.square(error).sum(dtype=np.float64))
 
-        tiled.decode(self._runner, self._codes, levels, add, *self._size, self._bundle.stride)
+        codes = self._coder.context.rounded(self._codes, levels)
+        tiled.decode(self._runner, codes, levels, add, *self._size, self._bundle.stride)
         mean = squares / (3 * self._size[0] * self._size[1])
         return float(10 * np.log10(255**2 / max(mean, 1e-10)))

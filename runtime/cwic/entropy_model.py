@@ -28,6 +28,7 @@ from cwic.errors import BundleError, TruncatedError
 from cwic.known import CodeMap
 from cwic.layers import STAGES, Step, plain_steps, prefixes, stage_steps, stand_ins
 from cwic.level_model import IntervalPair, Intervals, LevelModel
+from cwic.rounding import Rounding
 
 __all__ = ["Coded", "ContextModel", "Decoded", "read_tensors"]
 
@@ -75,7 +76,7 @@ class ContextModel:
 
     Raises:
         BundleError: an array is missing or not of the shape, type or range that
-            :mod:`cwic.level_model` and :mod:`cwic.context` say.
+            :mod:`cwic.level_model`, :mod:`cwic.context` and :mod:`cwic.rounding` say.
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
@@ -83,11 +84,21 @@ class ContextModel:
             raise BundleError("the entropy model lacks levels.frequencies; export the model again")
         self.levels = LevelModel(tensors["levels.frequencies"], levels)
         self.codes = CodeModel(tensors, n, levels)
+        self._rounding = Rounding.of(tensors, n, levels)
 
     @classmethod
     def from_bytes(cls, data: bytes, n: int, levels: int) -> ContextModel:
         """Read ``context.safetensors``."""
         return cls(read_tensors(data), n, levels)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether codes depend on the levels that they are kept by: those of bit planes do."""
+        return self._rounding is not None
+
+    def rounded(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What to send of codes uint8 [n/8, h, w] under levels uint8 [h, w], of that shape."""
+        return codes if self._rounding is None else self._rounding.codes(codes, levels)
 
     def encode(
         self, codes: NDArray[np.uint8], levels: NDArray[np.uint8], *, progressive: bool = False

@@ -53,7 +53,7 @@ def test_shapes(any_network: CodecNetwork, size: tuple[int, int]) -> None:
     h, w = size[0] // STRIDE, size[1] // STRIDE
     with torch.no_grad():
         e, p = any_network.eval().encode(x)
-        y, _, mask, p_again = any_network(x, torch.ones(2))
+        y, _, mask, p_again, _ = any_network(x, torch.ones(2))
     assert e.shape == mask.shape == (2, config.n, h, w)
     assert p.shape == p_again.shape == (2, 1, h, w)
     assert y.shape == x.shape
@@ -209,12 +209,12 @@ def test_a_masked_code_is_zero_for_the_decoder(network: CodecNetwork, picture: T
     disturb(network)
     network.eval()
     with torch.no_grad():
-        y, _, mask, _ = network(picture, torch.full((2,), 1e-6))
+        y, _, mask, *_ = network(picture, torch.full((2,), 1e-6))
         nothing = network.decode(torch.zeros(2, 16, 8, 12))
         assert not mask.any()
         assert torch.equal(y, nothing)
-        y, _, mask, p = network(picture, torch.full((2,), 1e6))
-        kept_all, _, ones, _ = network(picture, None)
+        y, _, mask, p, _ = network(picture, torch.full((2,), 1e6))
+        kept_all, _, ones, *_ = network(picture, None)
     assert mask.all()
     assert ones.all()
     assert p.min() > 0
@@ -224,7 +224,7 @@ def test_a_masked_code_is_zero_for_the_decoder(network: CodecNetwork, picture: T
 
 def test_every_parameter_learns(network: CodecNetwork, picture: Tensor) -> None:
     disturb(network)
-    y, _, _, p = network(picture, torch.full((2,), 0.7))
+    y, _, _, p, _ = network(picture, torch.full((2,), 0.7))
     ((y - picture).square().mean() + p.mean()).backward()
     idle = [
         name
@@ -242,7 +242,7 @@ def test_autocast_keeps_codes_and_importance_in_float32(
         wanted, *_ = network.eval()(picture, None)
         with torch.autocast("cpu", torch.bfloat16):
             e, p = network.encode(picture)
-            y, _, mask, _ = network(picture, torch.ones(2))
+            y, _, mask, *_ = network(picture, torch.ones(2))
             got, *_ = network(picture, None)
     assert {t.dtype for t in (e, p, y, mask, got)} == {torch.float32}
     assert (got - wanted).abs().mean() < 0.05

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cwic.errors import CheckpointError
+from cwic.rounding import Rounding
 from cwic_training import ops
 from cwic_training.model import PRESETS, CodecNetwork, ModelConfig
 from cwic_training.planes import BitPlanes, dct_basis, schedule
@@ -120,6 +121,41 @@ def test_each_digit_that_is_kept_brings_values_nearer() -> None:
     assert errors[-1] < 0.6 * errors[0]
 
 
+@pytest.mark.parametrize("level", range(9))
+def test_intervals_are_what_kept_digits_say(planes: BitPlanes, values: Tensor, level: int) -> None:
+    y = values * torch.linspace(0.1, 30, 15).view(3, 5)  # beyond the range of some
+    levels = torch.full((2, 3, 5), level)
+    digits = ops.binarize(planes(planes.lifted(y, levels, 8))).view(2, -1, 2, 3, 5)[:, : 4 * level]
+    signed = digits[:, :, 0] - digits[:, :, 1]
+    last = [0.0] * planes.values
+    wanted = torch.zeros_like(y)
+    for j in range(4 * level):
+        value, threshold = planes.schedule.value[j], planes.schedule.threshold[j]
+        wanted[:, value] += signed[:, j] * threshold
+        last[value] = threshold
+    w, kept = planes.intervals(y, levels, 8)
+    assert torch.equal(kept, torch.tensor(last).gt(0).float().view(1, -1, 1, 1).expand_as(y))
+    step = torch.tensor(last).clamp(min=1e-9).view(1, -1, 1, 1)
+    assert torch.equal(w.round(), wanted / step)
+
+
+def test_an_encoder_that_learns_levels_later_rounds_alike(
+    planes: BitPlanes, values: Tensor
+) -> None:
+    """The runtime has all codes and no values; what it sends is what training saw."""
+    table = {"planes.values": np.array(planes.schedule.value, np.uint16)}
+    rounding = Rounding(table, 64, 8)
+    torch.manual_seed(8)
+    levels = torch.randint(0, 9, (2, 3, 5))
+    with torch.no_grad():
+        everything = ops.binarize(planes(values)).numpy()
+        wanted = ops.binarize(planes(planes.lifted(values, levels, 8))).numpy()
+    for codes, known, level in zip(everything, wanted, levels.numpy(), strict=True):
+        kept = np.arange(64)[:, None, None] < 8 * level
+        found = rounding.codes(np.packbits(codes > 0, axis=0), level.astype(np.uint8))
+        assert np.array_equal(np.unpackbits(found, axis=0), kept * known)
+
+
 def test_kept_values_come_through_the_gradient(planes: BitPlanes, values: Tensor) -> None:
     y = (0.01 * values).requires_grad_(True)  # inside the range of every value
     bits = ops.binarize(planes(y)).detach()
@@ -219,6 +255,19 @@ def test_a_new_network_is_a_codec(photo: NDArray[np.uint8]) -> None:
             found.append(float(-10 * torch.log10(error)))
     assert found == sorted(found)
     assert found[-1] > 32
+
+
+@pytest.mark.parametrize("priced", [False, True])
+def test_pictures_have_a_gradient_without_that_of_codes(
+    photo: NDArray[np.uint8], priced: bool
+) -> None:
+    network = CodecNetwork(PLANES)
+    x = torch.from_numpy(photo[:64, :96].copy()).permute(2, 0, 1)[None].float() / 255
+    y, bits, *_ = network(x, torch.ones(1), codes_are_priced=priced)
+    assert bits.requires_grad == priced
+    (y - x).square().mean().backward()
+    assert network.projection.weight.grad is not None
+    assert network.projection.weight.grad.any()
 
 
 @pytest.mark.parametrize(

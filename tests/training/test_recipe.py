@@ -44,5 +44,5 @@ def test_an_impossible_recipe_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_a_recipe_survives_its_record() -> None:
-    recipe = Recipe(stage="main", steps=7, rate_bpp=0.5, rate_model="context")
+    recipe = Recipe(stage="main", steps=7, rate_bpp=0.5, rate_model="values")
     assert Recipe(**recipe.to_dict()) == recipe

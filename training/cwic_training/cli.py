@@ -14,7 +14,7 @@ from cwic_training.entropy import fit_entropy_model
 from cwic_training.fit import fit
 from cwic_training.model import PRESETS
 from cwic_training.options import fit_arguments, recipe_from
-from cwic_training.recipe import Recipe
+from cwic_training.recipe import RATE_MODELS, Recipe
 
 __all__ = ["train"]
 
@@ -83,7 +83,7 @@ def main_stage(**options: Any) -> None:
 @click.option("--rate-weight", default=_DEFAULT.rate_weight, show_default=True)
 @click.option(
     "--rate-model",
-    type=click.Choice(["count", "context"]),
+    type=click.Choice(RATE_MODELS),
     default=_DEFAULT.rate_model,
     show_default=True,
     help="What a code costs in the loss.",

@@ -23,6 +23,7 @@ from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, TrainingError
 from cwic.level_model import LEVEL_SPREADS, level_context, level_contexts
 from cwic.rate import levels_from_importance
+from cwic.rounding import Rounding
 from cwic.scan import KINDS, PASSES
 from cwic_training.checkpoint import Checkpoint
 from cwic_training.context_net import ContextNet
@@ -31,7 +32,7 @@ from cwic_training.model import STRIDE, CodecNetwork, ModelConfig
 from cwic_training.quality import quality_scales
 from cwic_training.recipe import Recipe
 
-__all__ = ["EntropyReport", "fit_entropy_model"]
+__all__ = ["EntropyReport", "fit_entropy_model", "plane_tables"]
 
 _LOWEST_SCALE = 0.05
 """Below that of quality 1: small budgets need smaller ones."""
@@ -124,8 +125,12 @@ def fit_entropy_model(
     network, config = release.network(), release.config
     scales = _scales(checkpoint)
     pictures = list(_pictures(network, train, largest_px))
-    context = _train_context(pictures, config, scales, steps, batch, hidden, seed, progress)
-    tables: dict[str, NDArray[Any]] = {
+    tables = plane_tables(network)
+    rounding = Rounding.of(tables, config.n, config.levels)
+    context = _train_context(
+        pictures, config, scales, steps, batch, hidden, seed, progress, rounding
+    )
+    tables |= {
         **context.integers(),
         "codes.p1": _sigmoid_table(),
         "levels.frequencies": _fit_levels(pictures, config.levels, scales, seed),
@@ -174,6 +179,7 @@ def _train_context(
     hidden: int,
     seed: int,
     progress: Callable[[int], None] | None,
+    rounding: Rounding | None,
 ) -> ContextNet:
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 4])
@@ -185,7 +191,7 @@ def _train_context(
         net.quantised = step >= steps * (1 - _QUANTISED)
         for group in optimiser.param_groups:
             group["lr"] = _LEARNING_RATE * min(1.0, (steps - step) / (steps * _DECAY))
-        bits, mask, levels = _crops(large, config, scales, side, batch, rng)
+        bits, mask, levels = _crops(large, config, scales, side, batch, rng, rounding)
         cost = net(bits, mask, levels, progressive=step % _PROGRESSIVE == 0)
         loss = cost.sum() / mask.sum().clamp(min=1)
         optimiser.zero_grad(set_to_none=True)
@@ -203,6 +209,7 @@ def _crops(
     side: int,
     batch: int,
     rng: np.random.Generator,
+    rounding: Rounding | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random crops at random rates: bits and mask [N, n, side, side], levels [N, side, side]."""
     codes, levels = [], []
@@ -211,8 +218,10 @@ def _crops(
         top, left = (int(rng.integers(length - side + 1)) for length in picture.importance.shape)
         area = slice(top, top + side), slice(left, left + side)
         scale = float(np.exp(rng.uniform(*np.log(scales))))
-        codes.append(picture.codes[:, area[0], area[1]])
-        levels.append(levels_from_importance(picture.importance[area], scale, config.levels))
+        chosen = levels_from_importance(picture.importance[area], scale, config.levels)
+        own = picture.codes[:, area[0], area[1]]
+        codes.append(own if rounding is None else rounding.codes(own, chosen))
+        levels.append(chosen)
     return _tensors(np.stack(codes), np.stack(levels), config)
 
 
@@ -223,6 +232,13 @@ def _tensors(
     kept = torch.from_numpy(levels.astype(np.int64))
     group = torch.arange(config.n).view(1, -1, 1, 1) // (config.n // config.levels)
     return bits, (group < kept[:, None]).float(), kept
+
+
+def plane_tables(network: CodecNetwork) -> dict[str, NDArray[Any]]:
+    """What :mod:`cwic.rounding` needs, of a network whose codes are bit planes."""
+    if network.planes is None:
+        return {}
+    return {"planes.values": np.array(network.planes.schedule.value, np.uint16)}
 
 
 def _sigmoid_table() -> NDArray[np.uint16]:
@@ -277,13 +293,14 @@ def _measure(
     codes = positions = 0
     for picture, scale in zip(pictures, _spread_scales(scales, len(pictures), seed), strict=True):
         chosen = levels_from_importance(picture.importance, float(scale), net.levels)
-        coded = model.encode(picture.codes, chosen)
+        kept = model.rounded(picture.codes, chosen)
+        coded = model.encode(kept, chosen)
         integer_bits += coded.codes.bits
         codes += len(coded.codes.freqs)
         with torch.inference_mode():
-            float_bits += float(net(*_tensors(picture.codes[None], chosen[None], config)).sum())
+            float_bits += float(net(*_tensors(kept[None], chosen[None], config)).sum())
         level_bits += coded.levels.bits
-        layered = model.encode(picture.codes, chosen, progressive=True)
+        layered = model.encode(kept, chosen, progressive=True)
         progressive_bits += layered.codes.bits + layered.levels.bits
         positions += chosen.size
     pixels = positions * STRIDE**2

@@ -217,25 +217,36 @@ class CodecNetwork(nn.Module):
             E: normalised code values, float32 [N, n, H/8, W/8]; a code bit is E > 0.
             P: importance in [0, 1], float32 [N, 1, H/8, W/8].
         """
-        e, p, _ = self._analysed(x)
-        return e, p
+        raw, p = self.analysed(x)
+        return self.decided(raw), p
 
-    def _analysed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """E, P and what the features were projected to."""
+    def analysed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the features were projected to, [N, n or m, h, w], and P as above."""
         features = self.trunk((x - 0.5) * 2)
-        if self.planes is not None:
-            # In bfloat16 the last planes would drown in the rounding of large values.
-            with torch.autocast(x.device.type, enabled=False):
-                raw = self.projection(features.float())
-            e: Tensor = self.planes(raw)
-        else:
-            raw = self.projection(features)
-            if self.feedback is not None:
-                e = self.feedback(raw, self._normalise)
-            else:
-                e = self._normalise(raw.float(), slice(None))
         p: Tensor = self.importance(features)
-        return e, p, raw
+        if self.planes is None:
+            return self.projection(features), p
+        # In bfloat16 the last planes would drown in the rounding of large values.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.projection(features.float()), p
+
+    def decided(self, raw: Tensor, levels: Tensor | None = None) -> Tensor:
+        """E of what the features were projected to.
+
+        Args:
+            raw: of :meth:`analysed`.
+            levels: int64 [N, h, w], which codes will be kept: bit planes are rounded to those.
+                None: not known yet.
+        """
+        if self.planes is not None:
+            lifted = raw
+            if levels is not None:
+                lifted = self.planes.lifted(raw, levels, self.config.levels)
+            e: Tensor = self.planes(lifted)
+            return e
+        if self.feedback is not None:
+            return self.feedback(raw, self._normalise)  # type: ignore[no-any-return]
+        return self._normalise(raw.float(), slice(None))
 
     @torch.no_grad()
     def _start_as_dct(self, planes: BitPlanes) -> None:
@@ -290,19 +301,27 @@ class CodecNetwork(nn.Module):
         y: Tensor = self.synthesis(values).float()
         return y / 2 + 0.5
 
-    def forward(self, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, scale: Tensor | None, *, codes_are_priced: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """One pass as training sees it.
 
         Args:
             x: picture in [0, 1], float [N, 3, H, W].
             scale: rate factor per picture, float [N]; None keeps every code (stage `main`).
+            codes_are_priced: whether a loss of B itself follows. Without one the codes of bit
+                planes have no gradient, for pictures have theirs through the values.
 
         Returns:
             The reconstruction (unclipped), the code bits B [N, n, h, w], the mask m of that
-            shape (ones if ``scale`` is None) and P [N, 1, h, w].
+            shape (ones if ``scale`` is None), P [N, 1, h, w] and what the features were
+            projected to, [N, n, h, w], of bit planes the values [N, m, h, w].
         """
-        e, p, raw = self._analysed(x)
-        bits = ops.binarize(e)
+        raw, p = self.analysed(x)
+        levels = None if scale is None else self.levels(p, scale)
+        followed = self.planes is None or codes_are_priced
+        with torch.set_grad_enabled(followed and torch.is_grad_enabled()):
+            bits = ops.binarize(self.decided(raw, levels))
         if scale is None:
             mask = torch.ones_like(bits)
         elif self.planes is None:
@@ -313,7 +332,11 @@ class CodecNetwork(nn.Module):
             values = (2 * bits - 1) * mask
         else:
             values = self.planes.straight_through(raw, bits, mask)
-        return self._pictures(values), bits, mask, p
+        return self._pictures(values), bits, mask, p, raw
+
+    def levels(self, p: Tensor, scale: Tensor) -> Tensor:
+        """Levels of importance [N, 1, h, w] at rate factors [N], int64 [N, h, w]."""
+        return ops.importance_levels(p.detach(), scale, self.config.levels)[:, 0].long()
 
     def folded_projection(self) -> tuple[Tensor, Tensor]:
         """Weight [n, width, 1, 1] and bias [n] of E, with what follows folded in."""

@@ -17,7 +17,7 @@ __all__ = ["MuonAdam", "split_parameters", "warmup_stable_decay"]
 
 
 CONTEXT_RATE = 0.004
-"""Learning rate of a context network that is trained along."""
+"""Learning rate of what is trained along to say what codes cost."""
 WEIGHT_DECAY = 0.01
 """Of the weight matrices, times their learning rate, a step."""
 

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cwic.rounding import LIFT
 from cwic_training import ops
 
 __all__ = ["BitPlanes", "Restoring", "Schedule", "dct_basis", "deviations", "schedule"]
@@ -246,6 +247,68 @@ class BitPlanes(nn.Module):
         kept = mask.detach()[:, 2 * first]
         through = (y.float() * gain).clamp(-reach, reach) * kept / gain.detach()
         return restored + (through - through.detach())
+
+    def lifted(self, y: Tensor, levels: Tensor, highest: int) -> Tensor:
+        """Values from which kept digits are rounded, not cut: further from 0, by part of T.
+
+        Args:
+            y: values, [N, m, h, w].
+            levels: int64 [N, h, w], 0..L.
+            highest: L.
+        """
+        last, lift = self._at_levels(levels, highest)
+        more = torch.where(last < torch.inf, last * lift, 0.0)
+        return y + y.sign() * more / self.gain.detach().view(1, -1, 1, 1)
+
+    def intervals(self, y: Tensor, levels: Tensor, highest: int) -> tuple[Tensor, Tensor]:
+        """Values in units of the intervals that the kept digits leave them in.
+
+        The interval around 0 is wider than the others, so values in it are shrunk and others
+        moved by as much: then :func:`round` says which interval, as long as the value is in the
+        range of its digits.
+
+        Args:
+            y: values, [N, m, h, w], before they are lifted.
+            levels: int64 [N, h, w], 0..L.
+            highest: L.
+
+        Returns:
+            Both float32 [N, m, h, w]: the values, and ones where a digit is kept.
+        """
+        last, lift = self._at_levels(levels, highest)
+        kept = (last < torch.inf).float()
+        u = y.float() * self.gain.view(1, -1, 1, 1) / last
+        dead = 1 - lift
+        w = u - u.minimum(dead).maximum(-dead) * (1 - 0.5 / dead)
+        # With all digits 1 a value is taken for its first threshold twice, less one interval.
+        largest = 2 * self.threshold[self._rounds[0]].view(1, -1, 1, 1) / last - 1
+        return torch.where(kept > 0, w.minimum(largest).maximum(-largest), 0.0), kept
+
+    def _at_levels(self, levels: Tensor, highest: int) -> tuple[Tensor, Tensor]:
+        """T of the last digit that is kept, infinity if none is, and its lift, [N, m, h, w]."""
+        last, lift = self._last_digits(highest)
+        found = F.embedding(levels, torch.cat([last, lift], 1))
+        both = found.permute(0, 3, 1, 2)
+        return both[:, : self.values], both[:, self.values :]
+
+    def _last_digits(self, highest: int) -> tuple[Tensor, Tensor]:
+        """T and lift of the last digit of each value that is kept at each level, [L + 1, m]."""
+        last = self.threshold.new_full((highest + 1, self.values), torch.inf)
+        lift = torch.zeros_like(last)
+        together = len(self.index) // highest
+        for level in range(1, highest + 1):
+            kept = slice(level * together)
+            last[level].scatter_reduce_(0, self.index[kept], self.threshold[kept], "amin")
+            # Digits follow one another, and lifts of a value come in their order.
+            more = F.one_hot(self.index[kept], self.values).sum(0)
+            lift[level] = self._lifts(more)
+        return last, lift
+
+    def _lifts(self, kept: Tensor) -> Tensor:
+        """What is added to each value, over T, if so many of its digits are kept."""
+        later = torch.bincount(self.index, minlength=self.values) - kept
+        table = self.threshold.new_tensor(LIFT)
+        return table[later.clamp(0, len(LIFT) - 1)]
 
     def folded_feedback(self) -> Tensor:
         """Kernel [n, n, 1, 1] from earlier signs to E."""

@@ -74,10 +74,10 @@ def _ms_ssim(network: CodecNetwork, x: Tensor, scales: Sequence[float]) -> list[
     config = network.config
     found = []
     with torch.inference_mode():
-        e, p = network.encode(x)
-        signs = 2 * ops.binarize(e) - 1
-        for scale in scales:
-            mask = ops.importance_mask(p, torch.tensor([scale]), config.levels, config.n)
+        raw, p = network.analysed(x)
+        for scale in torch.tensor(scales)[:, None]:
+            signs = 2 * ops.binarize(network.decided(raw, network.levels(p, scale))) - 1
+            mask = ops.importance_mask(p, scale, config.levels, config.n)
             y = network.decode(signs * mask).clamp(0, 1)
             value = multiscale_structural_similarity_index_measure(y, x, data_range=1.0)
             found.append(float(value))

@@ -9,7 +9,9 @@ from cwic.errors import TrainingError
 from cwic_training.losses import MS_SSIM_SMALLEST_PX
 from cwic_training.model import STRIDE
 
-__all__ = ["Recipe"]
+__all__ = ["RATE_MODELS", "Recipe"]
+
+RATE_MODELS = "count", "context", "values"
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Recipe:
         crop: side of a crop in pixels, a multiple of 8.
         ms_ssim: share of the pictures whose distortion is 1 - MS-SSIM instead of MSE, 0..1.
         rate_weight: weight of the rate term; with ``rate_bpp`` the weight of the hinge.
-        rate_model: what a kept code costs in the loss: ``"count"``, one bit, or ``"context"``,
-            what a context network trained along with the model makes of it.
+        rate_model: what kept codes cost in the loss: ``"count"``, one bit each; ``"context"``,
+            what a context network trained along with the model makes of them; ``"values"``, for
+            bit planes, what a smooth model of the values behind them does.
         rate_bpp: None for variable rate, else the paper's fixed target r in bits per pixel.
         scale_min, scale_max: range of the rate factor s, drawn log-uniformly.
         muon_lr, adam_lr: learning rates of weight matrices and of the rest.
@@ -54,8 +57,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.stage not in ("main", "importance"):
             raise TrainingError(f"unknown stage {self.stage!r}; use 'main' or 'importance'")
-        if self.rate_model not in ("count", "context"):
-            raise TrainingError(f"unknown rate model {self.rate_model!r}; use 'count' or 'context'")
+        if self.rate_model not in RATE_MODELS:
+            raise TrainingError(
+                f"unknown rate model {self.rate_model!r}; use one of {', '.join(RATE_MODELS)}"
+            )
         if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
             raise TrainingError("steps, batch and validation interval must be at least 1")
         if self.crop <= 0 or self.crop % STRIDE:

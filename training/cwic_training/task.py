@@ -16,15 +16,16 @@ from cwic_training.context_net import ContextNet
 from cwic_training.model import CodecNetwork, ModelConfig
 from cwic_training.optim import CONTEXT_RATE, MuonAdam, split_parameters, warmup_stable_decay
 from cwic_training.recipe import Recipe
+from cwic_training.value_net import ValueNet
 
 __all__ = ["VALIDATION_SCALES", "CodecTask"]
 
 _CONTEXT_HIDDEN = 48
 """Less than the width of the network that is shipped: its gradients only have to point the way."""
 
-_CONTEXT_FIRST = 300
-"""Steps over which learning rates rise, while the context network learns fast: what it says of
-the cost of a bit before that would drive the codec to send nothing."""
+_PRICE_FIRST = 300
+"""Steps over which learning rates rise, while the network that prices codes learns fast: what it
+says of their cost before that would drive the codec to send nothing."""
 
 _CONTEXT_SHARE = 4
 """The context network sees each fourth picture, but two at least: seeing all takes half as long
@@ -48,23 +49,33 @@ class CodecTask(pl.LightningModule):
         self.context = (
             ContextNet(config, _CONTEXT_HIDDEN) if recipe.rate_model == "context" else None
         )
+        self.values = self._value_net() if recipe.rate_model == "values" else None
         self.recipe = recipe
-        warmup = 100 if self.context is None else _CONTEXT_FIRST
+        warmup = 100 if recipe.rate_model == "count" else _PRICE_FIRST
         self.rate_factor = warmup_stable_decay(recipe.steps, recipe.cooldown, warmup)
-        self.context_factor = warmup_stable_decay(recipe.steps, recipe.cooldown, 20)
+        self.price_factor = warmup_stable_decay(recipe.steps, recipe.cooldown, 20)
         self.steps_done = 0
+
+    def _value_net(self) -> ValueNet:
+        if self.network.planes is None:
+            raise TrainingError(
+                "the model has no values behind its codes; use rate_model='context' or a model of "
+                "bit planes"
+            )
+        return ValueNet(self.network.planes.values, self.network.config.levels)
 
     def configure_optimizers(self) -> MuonAdam:
         matrices, others = split_parameters(self.network)
-        context = () if self.context is None else self.context.parameters()
-        return MuonAdam(matrices, others, self.recipe.muon_lr, self.recipe.adam_lr, context)
+        price = self.context or self.values
+        parameters = () if price is None else price.parameters()
+        return MuonAdam(matrices, others, self.recipe.muon_lr, self.recipe.adam_lr, parameters)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         step, groups = self.trainer.global_step, self.trainer.optimizers[0].param_groups
         factor = self.rate_factor(step)
         rates = [self.recipe.muon_lr * factor, self.recipe.adam_lr * factor]
-        if self.context is not None:
-            rates.append(CONTEXT_RATE * self.context_factor(step))
+        if len(groups) > len(rates):
+            rates.append(CONTEXT_RATE * self.price_factor(step))
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
 
@@ -118,9 +129,9 @@ class CodecTask(pl.LightningModule):
         """What the context network makes of the codes, bits per pixel, per picture [N]."""
         if self.context is None:
             raise TrainingError("the recipe has no context network; use rate_model='context'")
-        levels = ops.importance_levels(p.detach(), scale, self.network.config.levels)
+        levels = self.network.levels(p, scale)
         with torch.autocast(p.device.type, enabled=False):
-            cost: Tensor = self.context(bits.float(), mask.float(), levels[:, 0].long())
+            cost: Tensor = self.context(bits.float(), mask.float(), levels)
         return cost.sum((1, 2, 3)) / (losses.PIXELS_PER_CODE * p[0].numel())
 
     def _sampled_bpp(
@@ -142,6 +153,22 @@ class CodecTask(pl.LightningModule):
         bpp[::step] = coded
         return bpp
 
+    def _valued_bpp(self, raw: Tensor, p: Tensor, scale: Tensor, *, noisy: bool) -> Tensor:
+        """What the smooth model makes of the values behind the codes, per picture [N]."""
+        if self.values is None or self.network.planes is None:
+            raise TrainingError("the recipe has no model of values; use rate_model='values'")
+        levels = self.network.levels(p, scale)
+        w, kept = self.network.planes.intervals(raw, levels, self.network.config.levels)
+        noise = self._noise(w) if noisy else None
+        with torch.autocast(p.device.type, enabled=False):
+            cost: Tensor = self.values(w, kept, levels, noise)
+        return cost.sum((1, 2, 3)) / (losses.PIXELS_PER_CODE * p[0].numel())
+
+    def _noise(self, like: Tensor) -> Tensor:
+        """-1/2 to 1/2, a function of the seed and the step."""
+        rng = np.random.default_rng([self.recipe.seed, 5, self.trainer.global_step])
+        return torch.from_numpy(rng.random(tuple(like.shape), np.float32) - 0.5).to(like.device)
+
     def _loss(self, distortion: Tensor, bpp: Tensor, scale: Tensor | None) -> Tensor:
         r = self.recipe
         if scale is None:
@@ -153,11 +180,14 @@ class CodecTask(pl.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
         scale = self._scales(x.shape[0])
-        y, bits, mask, p = self.network(x, scale)
+        priced = self.context is not None
+        y, bits, mask, p, raw = self.network(x, scale, codes_are_priced=priced)
         distortion = losses.distortion(x, y, self.recipe.ms_ssim)
         codes, levels = self._bpp(p, scale)
         if self.context is not None and scale is not None:
             codes = self._sampled_bpp(codes, bits, mask, p, scale)
+        if self.values is not None and scale is not None:
+            codes = self._valued_bpp(raw, p, scale, noisy=True)
         loss = self._loss(distortion, codes + levels, scale)
         psnr = 10 * torch.log10(255.0**2 / losses.mse255(x, y.detach())).mean()
         self.log("psnr", psnr, prog_bar=True)
@@ -168,9 +198,7 @@ class CodecTask(pl.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         x = batch.float() / 255
-        e, p = self.network.encode(x)
-        bits = ops.binarize(e)
-        signs = 2 * bits - 1
+        raw, p = self.network.analysed(x)
         config = self.network.config
         several = self.recipe.stage != "main" and self.recipe.rate_bpp is None
         scales: tuple[float, ...] = VALIDATION_SCALES if several else (1.0,)
@@ -179,15 +207,19 @@ class CodecTask(pl.LightningModule):
             scale = (
                 None if self.recipe.stage == "main" else torch.full((1,), value, device=p.device)
             )
+            levels = None if scale is None else self.network.levels(p, scale)
+            bits = ops.binarize(self.network.decided(raw, levels))
             mask = (
-                torch.ones_like(signs)
+                torch.ones_like(bits)
                 if scale is None
                 else ops.importance_mask(p, scale, config.levels, config.n)
             )
-            y = self.network.decode(signs * mask)
+            y = self.network.decode((2 * bits - 1) * mask)
             codes, levels = self._bpp(p, scale)
             if self.context is not None and scale is not None:
                 codes = self._coded_bpp(bits, mask, p, scale)
+            if self.values is not None and scale is not None:
+                codes = self._valued_bpp(raw, p, scale, noisy=False)
             total += self._loss(self._distortion(x, y), codes + levels, scale)
             y = y.clamp(0, 1)
             mse = losses.mse255(x, y)

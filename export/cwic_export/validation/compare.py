@@ -92,10 +92,11 @@ class Picture:
         views = []
         for scale in self.scales:
             levels = levels_from_importance(importance, scale, self.bundle.levels)
-            restored = self.decode(runner, codes, levels)
-            stream = self._stream(codes[0], levels[0], scale)
+            kept = self.codec.context.rounded(codes[0], levels[0])
+            restored = self.decode(runner, kept[None], levels)
+            stream = self._stream(kept, levels[0], scale)
             quality = self._quality(restored)
-            views.append(View(scale, codes[0], levels[0], restored, stream, quality))
+            views.append(View(scale, kept, levels[0], restored, stream, quality))
         return views
 
     def decode(self, runner: Runner, codes: Bytes, levels: Bytes) -> Bytes:
@@ -168,23 +169,23 @@ def compare(picture: Picture, runner: Runner, artefact: Artefact) -> list[View]:
     flipped = np.unpackbits(codes ^ picture.codes, axis=1).astype(bool)
     views = picture.views_of(runner, codes, importance)
     decoded = [
-        picture.decode(runner, picture.codes, reference.levels[None]) for reference in picture.views
+        picture.decode(runner, reference.codes[None], reference.levels[None])
+        for reference in picture.views
     ]
     # Nothing failed: only now the figures are those of a whole picture.
     follows = follow_others(flipped, picture.decided_at_once)
     artefact.differences.add_codes(flipped, follows, picture.margins)
     artefact.differences.add_importance(_steps(importance, picture.importance))
     for reference, own, same_codes in zip(picture.views, views, decoded, strict=True):
-        outcome = _outcome(picture, flipped[0], reference, own, same_codes)
+        outcome = _outcome(picture, reference, own, same_codes)
         artefact.differences.outcomes.append(outcome)
         _exhibit(artefact, picture, reference, own)
     return views
 
 
-def _outcome(
-    picture: Picture, flipped: NDArray[np.bool_], reference: View, own: View, same_codes: Bytes
-) -> Outcome:
+def _outcome(picture: Picture, reference: View, own: View, same_codes: Bytes) -> Outcome:
     kept = kept_codes(reference.levels, picture.bundle)
+    flipped = np.unpackbits(reference.codes ^ own.codes, axis=0).astype(bool)
     levels = _steps(own.levels, reference.levels)
     pixels = _steps(same_codes, reference.restored)
     return Outcome(

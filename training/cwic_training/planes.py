@@ -18,6 +18,10 @@ wavelet coefficients for the same reasons; codes of -1 and 1 that are as often t
 other cannot say "nothing here" for less than a bit.)
 
 All sums are linear in codes, so exported graphs hold them as convolutions.
+
+What lies behind the last digit that is kept raises it where that is nearer: training lifts values
+before their digits are decided, and an encoder, which has all digits before it knows which are
+kept, does the same to codes (:mod:`cwic.rounding`).
 """
 
 from __future__ import annotations
@@ -249,7 +253,7 @@ class BitPlanes(nn.Module):
         return restored + (through - through.detach())
 
     def lifted(self, y: Tensor, levels: Tensor, highest: int) -> Tensor:
-        """Values from which kept digits are rounded, not cut: further from 0, by part of T.
+        """Values moved away from 0 by part of T, so that kept digits are rounded and not cut.
 
         Args:
             y: values, [N, m, h, w].

@@ -15,8 +15,9 @@ from torch import Tensor
 from cwic.errors import CheckpointError
 from cwic.rounding import Rounding
 from cwic_training import ops
+from cwic_training.digits import dct_basis, schedule
 from cwic_training.model import PRESETS, CodecNetwork, ModelConfig
-from cwic_training.planes import BitPlanes, dct_basis, schedule
+from cwic_training.planes import BitPlanes
 
 PLANES = ModelConfig(
     n=64,

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.layers import STAGES, layer_of, prefixes, stage_of, stand_ins
 from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
+from cwic_training.digits import schedule
 from cwic_training.model import ModelConfig
-from cwic_training.planes import schedule
 
 __all__ = ["ContextNet"]
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from cwic.errors import CheckpointError
 from cwic_training import ops
+from cwic_training.digits import dct_basis, deviations
 from cwic_training.layers import (
     ChannelsLast,
     Conv2d,
@@ -33,7 +34,7 @@ from cwic_training.layers import (
     ResidualBlock,
     UniformImportance,
 )
-from cwic_training.planes import BitPlanes, dct_basis, deviations
+from cwic_training.planes import BitPlanes
 
 __all__ = ["PRESETS", "STRIDE", "CodecNetwork", "ModelConfig"]
 

@@ -66,7 +66,7 @@ def test_cwic_commands(page: str, folder: Path) -> None:
     if page == "docs/training.md":
         (folder / "models").mkdir()
     for line in lines:
-        done = run(line, folder)
+        done = run(re.sub(r" --steps \d+", "", line), folder)  # SHORT says how many
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     if page == "README.md":
         assert Image.open(folder / "restored.png").size == (256, 192)

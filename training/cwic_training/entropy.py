@@ -179,7 +179,7 @@ def _train_context(
     hidden: int,
     seed: int,
     progress: Callable[[int], None] | None,
-    rounding: Rounding | None,
+    rounding: Rounding | None = None,
 ) -> ContextNet:
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 4])

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.conftest import Photos
 from tests.training.runs import FAST, Train, same, validation_losses
 from torch import Tensor
 
 from cwic.errors import TrainingError
-from cwic_training.checkpoint import load_checkpoint
-from cwic_training.model import ModelConfig
+from cwic_training.checkpoint import Checkpoint, load_checkpoint
+from cwic_training.entropy import fit_entropy_model
+from cwic_training.model import CodecNetwork, ModelConfig
 from cwic_training.recipe import Recipe
 from cwic_training.task import CodecTask
 from cwic_training.value_net import ValueNet
@@ -146,3 +148,14 @@ def test_a_run_learns_and_goes_on(tmp_path: Path, train: Train) -> None:
     assert same(tmp_path / "whole", tmp_path / "part")
     facts = load_checkpoint(tmp_path / "whole" / "last.safetensors")
     assert not any("groups" in name for name in facts.tensors), "the price is not the release's"
+
+
+def test_the_entropy_stage_knows_the_digits(photos: Photos) -> None:
+    torch.manual_seed(3)
+    network = CodecNetwork(PLANES).eval()
+    start = Checkpoint(PLANES, network.state_dict(), {"stage": "importance"})
+    paths = photos.train_paths, photos.valid_paths
+    release, report = fit_entropy_model(start, *paths, steps=2, batch=1, hidden=8)
+    assert network.planes is not None
+    assert release.entropy["planes.values"].tolist() == list(network.planes.schedule.value)
+    assert 0 < report.bits_per_code < 1

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from tests.training.conftest import PLANES
 from torch import Tensor
 
 from cwic.errors import CheckpointError
@@ -18,18 +19,6 @@ from cwic_training import ops
 from cwic_training.digits import dct_basis, schedule
 from cwic_training.model import PRESETS, CodecNetwork, ModelConfig
 from cwic_training.planes import BitPlanes
-
-PLANES = ModelConfig(
-    n=64,
-    levels=8,
-    width=48,
-    hidden=32,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    feedback=8,
-    codes="planes",
-    lapped=True,
-)
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tests.training.conftest import Photos
+from tests.training.conftest import PLANES, Photos
 from tests.training.runs import FAST, Train, same, validation_losses
 from torch import Tensor
 
@@ -19,18 +20,7 @@ from cwic_training.task import CodecTask
 from cwic_training.value_net import ValueNet
 
 VALUES, LEVELS = 13, 8
-PLANES = ModelConfig(
-    n=64,
-    levels=LEVELS,
-    width=48,
-    hidden=32,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    feedback=8,
-    codes="planes",
-    lapped=True,
-    importance="uniform",
-)
+UNIFORM = replace(PLANES, importance="uniform")
 
 
 @pytest.fixture
@@ -116,7 +106,7 @@ def test_the_price_falls_towards_what_is_likely(net: ValueNet) -> None:
 
 
 def test_the_rate_is_that_of_values_per_pixel() -> None:
-    task = CodecTask(PLANES, Recipe(rate_model="values"))
+    task = CodecTask(UNIFORM, Recipe(rate_model="values"))
     assert task.values is not None
     assert task.network.planes is not None
     raw = torch.randn(2, task.network.planes.values, 4, 5)
@@ -130,7 +120,7 @@ def test_the_rate_is_that_of_values_per_pixel() -> None:
 def test_signs_have_no_values(tiny: ModelConfig) -> None:
     with pytest.raises(TrainingError, match="use rate_model='context' or a model of bit planes$"):
         CodecTask(tiny, Recipe(rate_model="values"))
-    task = CodecTask(PLANES, Recipe())
+    task = CodecTask(UNIFORM, Recipe())
     with pytest.raises(TrainingError, match="; use rate_model='values'$"):
         task._valued_bpp(
             torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.ones(1), noisy=True
@@ -138,7 +128,7 @@ def test_signs_have_no_values(tiny: ModelConfig) -> None:
 
 
 def test_a_run_learns_and_goes_on(tmp_path: Path, train: Train) -> None:
-    options = {"config": PLANES, "rate_model": "values", "rate_weight": 90.0, "batch": 4, **FAST}
+    options = {"config": UNIFORM, "rate_model": "values", "rate_weight": 90.0, "batch": 4, **FAST}
     train(tmp_path / "whole", steps=24, validate_every=12, cooldown=0.0, **options)
     losses = list(validation_losses(tmp_path / "whole").values())
     assert losses[1] < losses[0]
@@ -152,8 +142,8 @@ def test_a_run_learns_and_goes_on(tmp_path: Path, train: Train) -> None:
 
 def test_the_entropy_stage_knows_the_digits(photos: Photos) -> None:
     torch.manual_seed(3)
-    network = CodecNetwork(PLANES).eval()
-    start = Checkpoint(PLANES, network.state_dict(), {"stage": "importance"})
+    network = CodecNetwork(UNIFORM).eval()
+    start = Checkpoint(UNIFORM, network.state_dict(), {"stage": "importance"})
     paths = photos.train_paths, photos.valid_paths
     release, report = fit_entropy_model(start, *paths, steps=2, batch=1, hidden=8)
     assert network.planes is not None

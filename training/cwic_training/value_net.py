@@ -3,9 +3,9 @@
 The context network prices codes, and a code is a step of its value: how its cost changes with
 the value is nothing that a gradient can say. Here the value itself is priced. A value y whose last
 digit that is kept has threshold T is known afterwards as a whole number q, the quantiser's
-interval, which has a dead zone twice as wide around 0::
+interval, of which that around 0 is wider::
 
-    w     u - clip(u, -1, 1) / 2,  u = y / T       the dead zone as wide as the others
+    w     of :meth:`~cwic_training.planes.BitPlanes.intervals`: y / T, all intervals as wide
     q     round(w)
     cost  -log2(F(w~ + 1/2) - F(w~ - 1/2))         w~ = w + noise of -1/2..1/2 in training, or q
 

@@ -23,11 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import command, environment
+from cwic.errors import TrainingError
 from cwic.rate import levels_from_importance
 from cwic.scan import PASSES
 from cwic_training.checkpoint import load_checkpoint
 from cwic_training.entropy import _crops, _pictures, _tensors
 from cwic_training.model import ModelConfig
+from cwic_training.symbol_fit import SignFit
 
 __all__ = ["CONTEXTS", "measure"]
 
@@ -134,14 +136,21 @@ class _Predictor(nn.Module):
         return z.view(count, -1, height, width)
 
 
+def _bits(sent: Tensor) -> Tensor:
+    return torch.from_numpy(np.unpackbits(sent.numpy(), axis=1)).float()
+
+
 def measure(
     checkpoint: Path, train: list[Path], test: list[Path], steps: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Bits per kept code of every context at every rate, with where it was measured."""
     frozen = load_checkpoint(checkpoint).rounded_to_half()
     network, config = frozen.network(), frozen.config
-    train_codes = list(_pictures(network, train, 512))
-    test_codes = list(_pictures(network, test, 768))
+    if config.codes != "signs":
+        raise TrainingError("the codes of this model are no signs; use for example nano")
+    fit = SignFit(config, 1)  # its network is not used
+    train_codes = list(_pictures(network, fit, train, 512))
+    test_codes = list(_pictures(network, fit, test, 768))
     large = [p for p in train_codes if min(p.importance.shape) >= 32]
     table: dict[str, dict[str, float]] = {}
     for name, options in CONTEXTS.items():
@@ -153,7 +162,8 @@ def measure(
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = 4e-3 * min(1.0, (steps - step) / (0.6 * steps))
-            bits, mask, levels = _crops(large, config, (0.06, 1.5), 32, 4, rng)
+            sent, levels = _crops(fit, large, config.levels, (0.06, 1.5), 32, 4, rng)
+            bits, mask = _bits(sent), fit.kept(levels)
             loss = predictor(bits, mask, levels).sum() / mask.sum().clamp(min=1)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -163,7 +173,8 @@ def measure(
             cost = codes = 0.0
             for picture in test_codes:
                 chosen = levels_from_importance(picture.importance, scale, config.levels)
-                bits, mask, levels = _tensors(picture.codes[None], chosen[None], config)
+                sent, levels = _tensors(picture.codes[None], chosen[None])
+                bits, mask = _bits(sent), fit.kept(levels)
                 with torch.inference_mode():
                     cost += float(predictor(bits, mask, levels).sum())
                 codes += float(mask.sum())

@@ -51,7 +51,7 @@ def curve(
         )
         for scale, made in files.items():
             levels = levels_from_importance(importance, scale, codec.bundle.levels)
-            kept = codec.context.rounded(codes, levels)
+            kept = codec.context.codes.sent(codes, levels)
             made.append(codec.write_stream(kept, levels, width_px, height_px, scale))
     points = []
     for scale, made in files.items():

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from cwic.errors import ExportError
 from cwic_training.layers import ChannelsLast, MixBlock, ResidualBlock
-from cwic_training.planes import Restoring
 
 __all__ = ["Back", "with_adjoint"]
 
@@ -43,9 +42,6 @@ def with_adjoint(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
         return module(x), lambda g: _conv_back(module, g)
     if isinstance(module, MixBlock):
         return _residual([module.depthwise, module.up, nn.ReLU(), module.down], x)
-    if isinstance(module, Restoring):
-        y, slope = module.with_slope(x)
-        return y, lambda g: _conv_back(module.sums, g * slope)
     if isinstance(module, ResidualBlock):
         return _residual([module.conv1, nn.ReLU(), module.conv2], x)
     raise ExportError(

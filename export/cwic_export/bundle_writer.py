@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors.numpy import save
 
-from cwic.bundle import MANIFEST, Bundle
+from cwic.bundle import CONTEXT_FILE, MANIFEST, Bundle
 from cwic.entropy_model import ContextModel
 from cwic.errors import BundleError, ExportError
 from cwic.rate import QualityScale
@@ -25,9 +25,7 @@ from cwic_export.macs import decoder_cost, encoder_cost
 from cwic_training.checkpoint import Checkpoint, load_checkpoint
 from cwic_training.model import STRIDE
 
-__all__ = ["CONTEXT_FILE", "export_bundle"]
-
-CONTEXT_FILE = "context.safetensors"
+__all__ = ["export_bundle"]
 
 
 def export_bundle(
@@ -87,6 +85,7 @@ def export_bundle(
             files={},
             quality_scales=_quality_scales(checkpoint),
             facts={},
+            codes=checkpoint.config.codes,
         )
         _write(checkpoint, Job(empty, checkpoint.network(), options), selected).save()
     return Bundle.load(out)

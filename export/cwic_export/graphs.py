@@ -3,14 +3,15 @@
 They are the reference that every exported artefact is compared with. ``N``, ``H`` and
 ``W`` are free; ``H`` and ``W`` are multiples of 8::
 
-    EncoderGraph   image uint8 [N, H, W, 3] ──▶ codes       uint8 [N, n/8, H/8, W/8]
-                                            └─▶ importance  uint8 [N, H/8, W/8]
-    DecoderGraph   codes, levels            ──▶ image       uint8 [N, H, W, 3]
-    GradientGraph  codes, levels, image    ─┬─▶ gradient    float32 [N, n, H/8, W/8]
-                                            └─▶ error       float32 [N, H/8, W/8]
+    EncoderGraph   image uint8 [N, H, W, 3] ─┬─▶ codes       uint8 [N, channels, H/8, W/8]
+                                             └─▶ importance  uint8 [N, H/8, W/8]
+    DecoderGraph   sent, levels             ───▶ image       uint8 [N, H, W, 3]
+    GradientGraph  sent, levels, image      ─┬─▶ gradient    float32 [N, n, H/8, W/8]
+                                             └─▶ error       float32 [N, H/8, W/8]
 
-The third is for an encoder that looks for better codes (:mod:`cwic.search`).
-Code channel k is bit ``7 - k % 8`` of byte ``k // 8``, as ``np.packbits`` has it.
+The third is for an encoder that looks for better codes (:mod:`cwic.search`). What codes are as
+bytes is said in :mod:`cwic_export.packing`; signs are sent as they are, and values in the steps of
+their levels.
 
 Bytes become float32 before anything else happens to them and float32 becomes bytes last,
 because TensorRT takes uint8 next to a Cast only. Between the two the networks may compute
@@ -27,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cwic_export.adjoint import with_adjoint
+from cwic_export.packing import packing_of
 from cwic_export.signature import Ports, decoder_ports, encoder_ports, gradient_ports
-from cwic_training import ops
 from cwic_training.layers import Conv2d
 from cwic_training.model import STRIDE, CodecNetwork
 
@@ -92,13 +93,8 @@ def _feedback_convs(network: CodecNetwork) -> nn.ModuleList:
     return convs.requires_grad_(False)
 
 
-def _place_values() -> Tensor:
-    """128, 64, .. 1 along the axis of a byte's bits: [1, 1, 8, 1, 1]."""
-    return (2.0 ** torch.arange(7, -1, -1)).view(1, 1, 8, 1, 1)
-
-
 class EncoderGraph(nn.Module):
-    """Picture to packed code bits and importance.
+    """Picture to code bytes and importance.
 
     Args:
         network: the model, trained; it is copied, not kept.
@@ -110,8 +106,6 @@ class EncoderGraph(nn.Module):
         CheckpointError: the network has no running statistics.
     """
 
-    place: Tensor
-
     def __init__(
         self,
         network: CodecNetwork,
@@ -120,18 +114,17 @@ class EncoderGraph(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.n = network.config.n
-        self.decomposed, self.dtype = decomposed, dtype
+        self.n, self.dtype = network.config.n, dtype
+        self.packing = packing_of(network, decomposed=decomposed)
         self.trunk = _for_export(network.trunk).to(dtype)
         self.importance = _for_export(network.importance).to(dtype)
         self.projection = _conv(*network.folded_projection()).requires_grad_(False).to(dtype)
         self.feedback = _feedback_convs(network).to(dtype)
-        self.register_buffer("place", _place_values())
         self.eval()
 
     def ports(self) -> tuple[Ports, Ports]:
         """Inputs and outputs."""
-        return encoder_ports(self.n)
+        return encoder_ports(self.packing.encoder_channels)
 
     def analyse(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What the bytes are rounded from.
@@ -140,7 +133,7 @@ class EncoderGraph(nn.Module):
             image: uint8 [N, H, W, 3].
 
         Returns:
-            E: float32 [N, n, H/8, W/8]; a code bit is E > 0.
+            E: float32 [N, n, H/8, W/8]; a code bit is E > 0. Of values y.
             P: importance in [0, 1], float32 [N, 1, H/8, W/8].
         """
         x = image.float().permute(0, 3, 1, 2) / 255
@@ -155,12 +148,9 @@ class EncoderGraph(nn.Module):
         first, *others = raw.chunk(len(self.feedback) + 1, 1)
         parts, known = [first], []
         for sums, conv in zip(others, self.feedback, strict=True):
-            known.append(2 * self._binarize(parts[-1].float()).to(self.dtype) - 1)
+            known.append(2 * self.packing.bits(parts[-1].float()).to(self.dtype) - 1)
             parts.append(sums + conv(torch.cat(known, 1)))
         return torch.cat(parts, 1)
-
-    def _binarize(self, e: Tensor) -> Tensor:
-        return ops.binarize_decomposed(e) if self.decomposed else ops.binarize(e)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` uint8 [N, H, W, 3] to ``codes`` and ``importance`` (see the module).
@@ -168,22 +158,17 @@ class EncoderGraph(nn.Module):
         ``importance`` is round(255 P), half to even.
         """
         e, p = self.analyse(image)
-        bits = torch.unflatten(self._binarize(e), 1, (self.n // 8, 8))
-        packed = (bits * self.place).sum(2)
-        return packed.to(torch.uint8), (p.squeeze(1) * 255).round().to(torch.uint8)
+        return self.packing.pack(e), (p.squeeze(1) * 255).round().to(torch.uint8)
 
 
 class DecoderGraph(nn.Module):
-    """Packed code bits and levels to a picture.
+    """Code bytes and levels to a picture.
 
     Args:
         network: the model, trained; it is copied, not kept.
         decomposed: use plain ATen operations instead of ``cwic::importance_mask``.
         dtype: what the network computes in: float32 or float16.
     """
-
-    place: Tensor
-    scale: Tensor
 
     def __init__(
         self,
@@ -193,38 +178,26 @@ class DecoderGraph(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.n, self.levels = network.config.n, network.config.levels
-        self.decomposed, self.dtype = decomposed, dtype
+        self.n, self.dtype = network.config.n, dtype
+        self.packing = packing_of(network, decomposed=decomposed)
         self.synthesis = _for_export(network.folded_synthesis()).to(dtype)
-        self.register_buffer("place", _place_values())
-        # One factor for every picture: levels arrive scaled.
-        self.register_buffer("scale", torch.ones(1))
         self.eval()
 
     def ports(self) -> tuple[Ports, Ports]:
         """Inputs and outputs."""
-        return decoder_ports(self.n)
+        return decoder_ports(self.packing.decoder_channels)
 
     def forward(self, codes: Tensor, levels: Tensor) -> Tensor:
-        """``codes`` uint8 [N, n/8, h, w] and ``levels`` uint8 [N, h, w] to a picture.
+        """``codes`` uint8 [N, channels, h, w] and ``levels`` uint8 [N, h, w] to a picture.
 
         Levels above L count as L.
 
         Returns:
             image: round(255 clip(x, 0, 1)), uint8 [N, 8h, 8w, 3].
         """
-        z = self.masked(codes, levels).to(self.dtype)
+        z = self.packing.unpack(codes, levels).to(self.dtype)
         x: Tensor = self.synthesis(z).float() / 2 + 0.5
         return (x.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
-
-    def masked(self, codes: Tensor, levels: Tensor) -> Tensor:
-        """z: codes as -1 and 1, and 0 where the level leaves them out; float32 [N, n, h, w]."""
-        shifted = torch.floor(codes.float().unsqueeze(2) / self.place)
-        bits = (shifted - 2 * torch.floor(shifted / 2)).flatten(1, 2)
-        p = levels.float().unsqueeze(1) / self.levels
-        mask_op = ops.importance_mask_decomposed if self.decomposed else ops.importance_mask
-        mask = mask_op(p, self.scale, self.levels, self.n)
-        return (2 * bits - 1) * mask
 
 
 class GradientGraph(nn.Module):
@@ -241,22 +214,22 @@ class GradientGraph(nn.Module):
 
     def ports(self) -> tuple[Ports, Ports]:
         """Inputs and outputs."""
-        return gradient_ports(self.decoder.n)
+        return gradient_ports(self.decoder.packing.decoder_channels, self.decoder.n)
 
     def forward(self, codes: Tensor, levels: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Error against ``image`` uint8 [N, 8h, 8w, 3], and its gradient.
 
         Returns:
-            gradient: of the sum of all errors with respect to z (:meth:`DecoderGraph.masked`),
-                for codes that are left out too: float32 [N, n, h, w].
+            gradient: of the sum of all errors with respect to codes, signs as -1 and 1 or values
+                as whole numbers, for those that are left out too: float32 [N, n, h, w].
             error: sum of the squares of what the decoded picture, clipped but not rounded, is
                 off by in steps of 1/255, per position: float32 [N, h, w].
         """
-        y, back = with_adjoint(self.decoder.synthesis, self.decoder.masked(codes, levels))
+        y, back = with_adjoint(self.decoder.synthesis, self.decoder.packing.unpack(codes, levels))
         decoded = (y / 2 + 0.5).clamp(0, 1) * 255
         off = decoded - image.float().permute(0, 3, 1, 2)
         error = F.avg_pool2d(off.square().sum(1), STRIDE) * STRIDE**2
-        return back(off * 255), error
+        return self.decoder.packing.by_code(back(off * 255), levels), error
 
 
 Graph: TypeAlias = EncoderGraph | DecoderGraph | GradientGraph

@@ -21,7 +21,8 @@ _VERSION = "cwic-model/1"
 def model_id(checkpoint: Checkpoint) -> bytes:
     """Identity of the decoder weights, n, L and the entropy tables of ``checkpoint``.
 
-    The encoder plays no part: any encoder may write streams for a decoder.
+    The encoder plays no part: any encoder may write streams for a decoder. The steps of values are
+    among the tables.
     """
     digest = hashlib.sha256(f"{_VERSION}\n".encode())
     for name, weight in sorted(_decoder(checkpoint.tensors)):
@@ -40,7 +41,7 @@ def entropy_arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
 
 def _decoder(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors.items():
-        if name.startswith("synthesis."):
+        if name.startswith(("synthesis.", "quantiser.")):
             yield name, tensor.detach().cpu()
 
 

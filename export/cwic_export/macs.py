@@ -38,7 +38,7 @@ def encoder_cost(graph: EncoderGraph) -> Cost:
 def decoder_cost(graph: DecoderGraph) -> Cost:
     """Cost of ``graph``."""
     side = _SIDE_PX // STRIDE
-    codes = torch.zeros(1, graph.n // 8, side, side, dtype=torch.uint8)
+    codes = torch.zeros(1, graph.packing.decoder_channels, side, side, dtype=torch.uint8)
     return _measure(graph, codes, torch.zeros(1, side, side, dtype=torch.uint8))
 
 

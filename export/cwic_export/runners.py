@@ -9,6 +9,7 @@ import contextlib
 import io
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, ClassVar, TypeAlias
 
@@ -19,6 +20,7 @@ from torch import nn
 
 from cwic import backends
 from cwic.errors import BackendError, first_line
+from cwic.quantiser import FIXED_POINT, Quantiser
 from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.quiet import quiet
 from cwic_training.model import CodecNetwork
@@ -33,6 +35,7 @@ __all__ = [
     "Runner",
     "TorchScriptRunner",
     "TritonRunner",
+    "value_margins",
 ]
 
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -64,13 +67,13 @@ class Runner(backends.Runner):
     def _run(self, graph: Any, inputs: dict[str, Bytes]) -> tuple[Bytes, ...]: ...
 
     def encode(self, image: Bytes) -> tuple[Bytes, Bytes]:
-        """``image`` [N, H, W, 3] to ``codes`` [N, n/8, H/8, W/8], ``importance`` [N, H/8, W/8]."""
+        """``image`` [N, H, W, 3] to ``codes`` [N, channels, h, w], ``importance`` [N, h, w]."""
         with _failing_as(f"the {self.target} encoder does not run", _REMEDY):
             codes, importance = self._run(self._encoder, {"image": image})
             return codes, importance
 
     def decode(self, codes: Bytes, levels: Bytes) -> Bytes:
-        """``codes`` [N, n/8, h, w] and ``levels`` [N, h, w] to ``image`` [N, 8h, 8w, 3]."""
+        """``codes`` [N, channels, h, w] and ``levels`` [N, h, w] to ``image`` [N, 8h, 8w, 3]."""
         with _failing_as(f"the {self.target} decoder does not run", _REMEDY):
             (image,) = self._run(self._decoder, {"codes": codes, "levels": levels})
             return image
@@ -180,12 +183,42 @@ class EagerRunner(_TorchRunner):
         super().__init__(EncoderGraph(network), DecoderGraph(network))
         self.decided_at_once = network.config.n // max(1, network.config.feedback)
         """Codes of a group; those of a later one depend on the bits of the earlier ones."""
+        steps = None if network.quantiser is None else network.quantiser.steps
+        self._smallest_step = None if steps is None else float(steps[-1])
 
-    def code_values(self, image: Bytes) -> NDArray[np.float32]:
-        """E, whose signs are the code bits: float32 [N, n, H/8, W/8]."""
+    def margins(self, image: Bytes) -> NDArray[np.float32]:
+        """How far E may move before a code is another one: float32 [N, n, H/8, W/8].
+
+        Signs are those of E; values are told apart in the smallest steps that there are.
+        """
         with torch.inference_mode():
-            values: NDArray[np.float32] = self._encoder.analyse(torch.from_numpy(image))[0].numpy()
-        return values
+            e: NDArray[np.float32] = self._encoder.analyse(torch.from_numpy(image))[0].numpy()
+        return np.abs(e) if self._smallest_step is None else value_margins(e, self._smallest_step)
+
+
+def value_margins(y: NDArray[np.float32], step: float) -> NDArray[np.float32]:
+    """How far values are from where :mod:`cwic.quantiser` makes another whole number of them.
+
+    Beyond the last number nothing is another one.
+    """
+    borders = _borders(step)
+    fine = FIXED_POINT * y.astype(np.float64)
+    above = np.searchsorted(borders, fine).clip(1, len(borders) - 1)
+    nearest = np.minimum(np.abs(fine - borders[above - 1]), np.abs(borders[above] - fine))
+    margins: NDArray[np.float32] = (nearest / FIXED_POINT).astype(np.float32)
+    return margins
+
+
+@lru_cache(maxsize=8)
+def _borders(step: float) -> NDArray[np.float64]:
+    """Halfway between numbers of fixed point that are quantised to different ones."""
+    # Asked, not computed: the quantiser rounds in float32.
+    whole = np.arange(1 << 16, dtype=np.uint16)
+    codes = np.stack([whole >> 8, whole & 255]).astype(np.uint8)[:, None]
+    quantiser = Quantiser(np.array([0, step], np.float32), np.ones(1, np.uint8))
+    numbers = quantiser.quantised(codes, np.ones((1, len(whole)), np.uint8))[0, 0]
+    last = np.flatnonzero(np.diff(numbers)).astype(np.float64)
+    return last + 0.5 - len(whole) // 2
 
 
 RUNNERS: dict[str, type[ArtefactRunner]] = {

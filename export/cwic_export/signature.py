@@ -48,22 +48,22 @@ def _pixels(positions: str) -> str:
     return f"{STRIDE}*{positions}"
 
 
-def encoder_ports(n: int) -> tuple[Ports, Ports]:
-    """Inputs and outputs of the encoder graph of a model with ``n`` code channels."""
+def encoder_ports(channels: int) -> tuple[Ports, Ports]:
+    """Inputs and outputs of an encoder graph that gives so many channels of bytes."""
     h, w = f"H/{STRIDE}", f"W/{STRIDE}"
-    outputs = (Port("codes", ("N", n // 8, h, w)), Port("importance", ("N", h, w)))
+    outputs = (Port("codes", ("N", channels, h, w)), Port("importance", ("N", h, w)))
     return (Port("image", ("N", "H", "W", 3)),), outputs
 
 
-def decoder_ports(n: int) -> tuple[Ports, Ports]:
-    """Inputs and outputs of the decoder graph of a model with ``n`` code channels."""
-    inputs = (Port("codes", ("N", n // 8, "h", "w")), Port("levels", ("N", "h", "w")))
+def decoder_ports(channels: int) -> tuple[Ports, Ports]:
+    """Inputs and outputs of a decoder graph that takes so many channels of bytes."""
+    inputs = (Port("codes", ("N", channels, "h", "w")), Port("levels", ("N", "h", "w")))
     return inputs, (Port("image", ("N", _pixels("h"), _pixels("w"), 3)),)
 
 
-def gradient_ports(n: int) -> tuple[Ports, Ports]:
-    """Inputs and outputs of the gradient graph of a model with ``n`` code channels."""
-    inputs, outputs = decoder_ports(n)
+def gradient_ports(channels: int, n: int) -> tuple[Ports, Ports]:
+    """The same of a gradient graph of a model with ``n`` codes at a position."""
+    inputs, outputs = decoder_ports(channels)
     found = (
         Port("gradient", ("N", n, "h", "w"), torch.float32),
         Port("error", ("N", "h", "w"), torch.float32),

@@ -29,9 +29,19 @@ from cwic.files import write_bytes
 from cwic.packaged import MANIFEST
 from cwic.rate import QualityScale
 
-__all__ = ["FORMAT", "MANIFEST", "MODEL_ID_BYTES", "Bundle", "FileEntry"]
+__all__ = [
+    "CONTEXT_FILE",
+    "FORMAT",
+    "KINDS_OF_CODES",
+    "MANIFEST",
+    "MODEL_ID_BYTES",
+    "Bundle",
+    "FileEntry",
+]
 
 FORMAT = "cwic-bundle/1"
+CONTEXT_FILE = "context.safetensors"
+KINDS_OF_CODES = "signs", "values"
 MODEL_ID_BYTES = 8
 _LARGEST_MANIFEST = 1 << 20
 
@@ -79,13 +89,14 @@ class Bundle:
         path: the folder.
         name: human name of the model.
         model_id: identity of decoder weights and entropy model, 8 bytes.
-        n: code channels per position, a multiple of 8 and of ``levels``.
+        n: codes per position: a multiple of 8, and of ``levels`` if they are signs.
         levels: L, highest importance level, 1..255.
         stride: pixels per code position along each side.
         quality_scales: rate factors of qualities 1 to 100, see
             :class:`cwic.rate.QualityScale`.
         files: every file by its name in the folder.
         facts: training and rate-distortion facts, plain JSON values.
+        codes: what they are: ``signs``, a bit each, or ``values``, whole numbers.
     """
 
     path: Path
@@ -97,6 +108,17 @@ class Bundle:
     files: Mapping[str, FileEntry]
     quality_scales: tuple[float, ...] = QualityScale().scales
     facts: Mapping[str, Any] = field(default_factory=dict)
+    codes: str = "signs"
+
+    @property
+    def encoder_channels(self) -> int:
+        """Channels of the bytes that the encoder graph gives: eight signs, or half a value."""
+        return self.n // 8 if self.codes == "signs" else 2 * self.n
+
+    @property
+    def decoder_channels(self) -> int:
+        """Channels of the bytes that the decoder graph takes: eight signs, or a value."""
+        return self.n // 8 if self.codes == "signs" else self.n
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Bundle:
@@ -139,7 +161,12 @@ class Bundle:
         n, levels, stride = (int(values[key]) for key in ("n", "levels", "stride"))
         model_id = bytes.fromhex(values["model_id"])
         files = {name: FileEntry(**entry) for name, entry in values["files"].items()}
-        if not (1 <= levels <= 255 and 8 <= n <= 4096 and n % 8 == 0 and n % levels == 0):
+        codes = str(values.get("codes", "signs"))
+        if codes not in KINDS_OF_CODES:
+            raise ValueError(f"unknown codes {codes!r}")
+        if not (1 <= levels <= 255 and 8 <= n <= 4096 and n % 8 == 0) or (
+            codes == "signs" and n % levels
+        ):
             raise ValueError(f"n={n} and levels={levels} do not fit")
         if not 1 <= stride <= 64 or len(model_id) != MODEL_ID_BYTES:
             raise ValueError("stride or model_id out of range")
@@ -155,6 +182,7 @@ class Bundle:
             files=files,
             quality_scales=QualityScale(values["quality_scales"]).scales,
             facts=dict(values.get("facts", {})),
+            codes=codes,
         )
 
     def graphs(self, role: str, *, int8: str = "onnx") -> dict[str, str]:
@@ -203,6 +231,7 @@ class Bundle:
             "format": FORMAT,
             "name": self.name,
             "model_id": self.model_id.hex(),
+            "codes": self.codes,
             "n": self.n,
             "levels": self.levels,
             "stride": self.stride,

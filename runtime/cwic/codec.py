@@ -21,7 +21,7 @@ from PIL import Image
 
 from cwic import packaged, tiled
 from cwic.backends import Runner, open_runner
-from cwic.bundle import Bundle
+from cwic.bundle import CONTEXT_FILE, Bundle
 from cwic.coding import Available, MapCoder
 from cwic.container import DEFAULT_MAX_PIXELS, STRIDE, Header, Stream
 from cwic.encoding import Encoded, Encoding, Target
@@ -103,8 +103,12 @@ class Codec:
             )
         self.bundle, self.runner = bundle, runner
         self.qualities = QualityScale(bundle.quality_scales)
-        data = bundle.read("context.safetensors")
+        data = bundle.read(CONTEXT_FILE)
         self.coder = MapCoder(ContextModel.from_bytes(data, bundle.n, bundle.levels), threads)
+        if self.context.codes.channels != bundle.decoder_channels:
+            raise BundleError(
+                f"the entropy model is not one of {bundle.codes}; export the model again"
+            )
 
     @property
     def context(self) -> ContextModel:
@@ -195,7 +199,7 @@ class Codec:
         height_px: int,
         scale: float,
     ) -> bytes:
-        """Entropy-code codes uint8 [n/8, h, w] and levels uint8 [h, w] into a stream."""
+        """Entropy-code codes uint8 [channels, h, w] and levels uint8 [h, w] into a stream."""
         written = self.coder.write(codes, levels)
         quality = self.qualities.quality(scale)
         lanes, tile = written.lanes, self.coder.tile
@@ -220,7 +224,7 @@ class Codec:
         return self._picture(stream.header, *self.read_codes(stream), Extras.read(stream))
 
     def read_codes(self, stream: Stream) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Codes uint8 [n/8, h, w] and levels uint8 [h, w] of a parsed stream."""
+        """Codes uint8 [channels, h, w] and levels uint8 [h, w] of a parsed stream."""
         self._check_model(stream.header)
         return self.coder.read(stream)
 

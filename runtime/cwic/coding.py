@@ -37,12 +37,12 @@ class Written:
     Attributes:
         lanes: rANS lanes of each codes section.
         tiles: the sections of every tile, by rows of tiles.
-        group_bits: ideal bits of each group of codes in all tiles, [L].
+        code_bits: ideal bits of what their codes sections hold.
     """
 
     lanes: int
     tiles: tuple[Sections, ...]
-    group_bits: NDArray[np.float64]
+    code_bits: float
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Available:
     """What can be read of a stream that was cut or damaged.
 
     Attributes:
-        codes: uint8 [n/8, h, w].
-        levels: the level up to which the codes reach at each position, uint8 [h, w].
+        codes: uint8 [channels, h, w].
+        levels: for a decoder network that has no more codes than these, uint8 [h, w].
         wanted: codes of each tile, by its number; None where the levels are lost.
         reached: how many of them were read.
     """
@@ -78,25 +78,25 @@ class MapCoder:
         self.context, self.threads, self.tile = context, threads, tile
 
     def write(self, codes: Bytes, levels: Bytes, *, progressive: bool = False) -> Written:
-        """Code codes uint8 [n/8, h, w] and levels uint8 [h, w]."""
+        """Code codes, as decoder networks take them, and levels uint8 [h, w]."""
         grid = tile_grid(levels.shape[0], levels.shape[1], self.tile)
         # From the largest tile, before any is modelled: only those at work are in memory.
         lanes = _lanes(max(self._count(levels[tile.area]) for tile in grid))
 
-        def write(tile: Tile) -> tuple[Sections, NDArray[np.float64]]:
+        def write(tile: Tile) -> tuple[Sections, float]:
             rows, columns = tile.area
             coded = self.context.encode(
                 codes[:, rows, columns], levels[rows, columns], progressive=progressive
             )
             sections = Sections(coded.levels.to_bytes(1), coded.codes.to_bytes(lanes))
-            return sections, coded.group_bits(self.context.codes.levels)
+            return sections, coded.codes.bits
 
         tiles = self._map(write, grid)
-        bits: NDArray[np.float64] = np.sum([bits for _, bits in tiles], axis=0)
-        return Written(lanes, tuple(sections for sections, _ in tiles), bits)
+        code_bits = sum(bits for _, bits in tiles)
+        return Written(lanes, tuple(sections for sections, _ in tiles), code_bits)
 
     def read(self, stream: Stream) -> tuple[Bytes, Bytes]:
-        """Codes uint8 [n/8, h, w] and levels uint8 [h, w] of a whole stream.
+        """Codes, as decoder networks take them, and levels uint8 [h, w] of a whole stream.
 
         Raises:
             StreamError: the sections are not what a writer writes.
@@ -118,7 +118,7 @@ class MapCoder:
 
     def read_available(self, stream: Stream) -> Available:
         """What is intact: a tile whose codes end early keeps its whole passes."""
-        codes, reached = self._nothing(*stream.header.map_size)
+        codes, shown = self._nothing(*stream.header.map_size)
 
         def read(job: tuple[Tile, Sections]) -> tuple[int | None, int]:
             tile, sections = job
@@ -127,19 +127,21 @@ class MapCoder:
             except StreamError:
                 return None, 0
             found = self._intact(sections, levels, stream.header)
-            codes[(slice(None), *tile.area)], reached[tile.area] = found.codes, found.reached
-            return self._count(found.levels), self._count(found.reached)
+            codes[(slice(None), *tile.area)] = found.codes
+            shown[tile.area] = self.context.codes.shown(found.levels, found.reached)
+            return self._count(found.levels), self.context.codes.count(found.reached)
 
         counts = self._map(read, _jobs(stream))
         return Available(
-            codes, reached, tuple(wanted for wanted, _ in counts), tuple(got for _, got in counts)
+            codes, shown, tuple(wanted for wanted, _ in counts), tuple(got for _, got in counts)
         )
 
     def _count(self, levels: Bytes) -> int:
-        return self.context.codes.size * int(levels.sum(dtype=np.int64))
+        return self.context.codes.count(self.context.codes.groups_at[levels])
 
     def _nothing(self, height: int, width: int) -> tuple[Bytes, Bytes]:
-        codes = np.zeros((self.context.codes.n // 8, height, width), np.uint8)
+        model = self.context.codes
+        codes = np.full((model.channels, height, width), model.none, np.uint8)
         return codes, np.zeros((height, width), np.uint8)
 
     def _intact(self, sections: Sections, levels: Bytes, header: Header) -> Decoded:

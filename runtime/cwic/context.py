@@ -50,11 +50,12 @@ from numpy.typing import NDArray
 from cwic import rans
 from cwic.errors import BundleError, TruncatedError
 from cwic.known import CodeMap
-from cwic.layers import Step, plain_steps
-from cwic.level_model import IntervalPair, Intervals
+from cwic.layers import Step
+from cwic.level_model import IntervalPair
 from cwic.scan import KINDS, NEIGHBOURS
+from cwic.symbol_model import SymbolModel
 
-__all__ = ["CodeModel", "unpacked"]
+__all__ = ["ACTIVATION", "EXACT", "LARGEST_ACTIVATION", "LOGITS", "WEIGHT_GRID", "CodeModel"]
 
 ACTIVATION = 32
 """Steps of 1/32: activations, and the weights of the first layer, whose inputs are -1, 0, 1."""
@@ -63,7 +64,9 @@ WEIGHT_GRID = 64
 LARGEST_ACTIVATION = 255
 LOGITS = 768
 """Entries of ``codes.p1``: logits from -12 in steps of 1/32."""
-_EXACT = 1 << 24
+EXACT = 1 << 24
+"""Whole numbers below are exact in float32, and so are their sums."""
+_TYPICAL_BITS = 0.78
 
 
 class _Group:
@@ -86,7 +89,7 @@ class _Group:
         for name in ("middle", "last"):
             bias = np.abs(of(f"{name}_bias")).max() + half
             sums.append(LARGEST_ACTIVATION * np.abs(of(name)).sum(0).max() + bias)
-        if max(sums) >= _EXACT:
+        if max(sums) >= EXACT:
             raise BundleError(
                 f"a sum of the entropy model can reach {max(sums):.0f}, more than float32 holds "
                 "exactly; train the entropy model again"
@@ -129,8 +132,10 @@ class _Group:
         return z.astype(np.intp)
 
 
-class CodeModel:
+class CodeModel(SymbolModel[CodeMap]):
     """The network, and how the codes of a map are coded with it.
+
+    Codes are bits, eight a byte: channel k is bit ``7 - k % 8`` of byte ``k // 8``.
 
     Args:
         tensors: the arrays above by name.
@@ -143,38 +148,50 @@ class CodeModel:
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
         self.n, self.levels, self.size = n, levels, n // levels
+        self.sizes = (self.size,) * levels
+        self.groups_at = np.arange(levels + 1, dtype=np.uint8)
+        self.channels, self.none, self.layered = n // 8, 0, True
         _check(tensors, n, levels)
         self.p1: NDArray[np.uint16] = tensors["codes.p1"]
         self._groups = [_Group(tensors, g, self.size) for g in range(levels)]
 
+    @property
+    def typical_bits(self) -> NDArray[np.float64]:
+        return _TYPICAL_BITS * self.size * np.arange(self.levels + 1.0)
+
     def open(self, height: int, width: int) -> CodeMap:
-        """A map of which no code is known yet."""
         return CodeMap(self.n, self.levels, height, width)
 
-    def encode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> Intervals:
-        """Intervals of the kept bits in plain order.
+    def sent(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The codes as they are: what a level leaves out, coder and decoder network skip."""
+        return codes
 
-        Args:
-            codes: uint8 [n/8, h, w].
-            levels: uint8 [h, w].
-        """
-        known, bits = self.open(*levels.shape), unpacked(codes)
-        steps = plain_steps(self.levels)
-        return Intervals.joined(
-            [part for step in steps for part in self.encode_step(known, step, bits, levels)]
-        )
+    def moved(
+        self, codes: NDArray[np.uint8], sent: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        return sent
+
+    def symbols(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bits uint8 [n, h w] of codes uint8 [n/8, h, w]."""
+        return np.unpackbits(codes.reshape(len(codes), -1), axis=0)
+
+    def shown(self, levels: NDArray[np.uint8], reached: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return reached
+
+    def position_bits(
+        self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.float64]:
+        known, bits = self.open(*levels.shape), self.symbols(codes)
+        found = np.zeros(levels.size)
+        for step in self.steps():
+            positions, own_bits, p1, _ = self._predicted(known, step, bits, levels)
+            ones = p1.astype(np.float64) / (1 << 16)
+            found[positions] -= np.log2(np.where(own_bits, ones, 1 - ones)).sum(1)
+        return found
 
     def encode_step(
         self, known: CodeMap, step: Step, bits: NDArray[np.uint8], levels: NDArray[np.uint8]
     ) -> list[IntervalPair]:
-        """``(starts, freqs)`` of a step's nine passes; its codes are known then.
-
-        Args:
-            known: the map so far.
-            step: group, and the levels that have it now.
-            bits: of the whole map, uint8 [n, h w].
-            levels: uint8 [h, w].
-        """
         _, own_bits, p1, ends = self._predicted(known, step, bits, levels)
         starts, freqs = rans.bit_intervals(own_bits.reshape(-1), p1.reshape(-1))
         return list(zip(np.split(starts, ends), np.split(freqs, ends), strict=True))
@@ -193,10 +210,10 @@ class CodeModel:
         Returns:
             Ideal bits [n, h, w], 0 where nothing is kept, and the sum of the kept codes' own.
         """
-        known, bits = self.open(*levels.shape), unpacked(codes)
+        known, bits = self.open(*levels.shape), self.symbols(codes)
         found = np.zeros((levels.size, self.n), np.float32)
         total = 0.0
-        for step in plain_steps(self.levels):
+        for step in self.steps():
             positions, own_bits, p1, _ = self._predicted(known, step, bits, levels)
             ones = p1.astype(np.float32) / (1 << 16)
             more = np.where(own_bits, 1, -1) * np.log2(ones / (1 - ones))
@@ -227,11 +244,6 @@ class CodeModel:
     def decode_step(
         self, known: CodeMap, step: Step, decoder: rans.Decoder, levels: NDArray[np.uint8]
     ) -> Iterator[NDArray[np.intp]]:
-        """Decode a step into ``known``; yields the flat positions of each pass that is done.
-
-        Raises:
-            TruncatedError: the data ends too early; positions that it reaches were yielded.
-        """
         g, having = step
         order, flat = known.order, levels.reshape(-1)
         chosen = having[flat[order.positions]]
@@ -254,11 +266,6 @@ class CodeModel:
                 raise
             known.fill(g, positions, bits.reshape(-1, self.size))
             yield positions
-
-
-def unpacked(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bits uint8 [n, h w] of codes uint8 [n/8, h, w]."""
-    return np.unpackbits(codes.reshape(len(codes), -1), axis=0)
 
 
 def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:

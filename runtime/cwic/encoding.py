@@ -126,8 +126,7 @@ class Encoding:
 
         With some effort, better codes and levels are searched for, from those of a first file.
         They take other bytes and give another PSNR, so the target is met anew with them. Where
-        regions have weights, levels are theirs to decide, and only codes are searched for; the
-        same where codes depend on levels.
+        regions have weights, levels are theirs to decide, and only codes are searched for.
 
         Raises:
             RateError: none does.
@@ -136,17 +135,19 @@ class Encoding:
         encoded = self._with_present_codes(target)
         if target.effort == 0:
             return encoded
-        self._codes, levels = tiled.search(
+        model = self._coder.context.codes
+        sent, levels = tiled.search(
             self._runner,
-            self._coder.context.codes,
-            self._coder.context.rounded(self._codes, encoded.levels),
+            model,
+            model.sent(self._codes, encoded.levels),
             encoded.levels,
             self._picture.part,
             *self._size,
             self._bundle.stride,
             rounds=target.effort,
-            keep_levels=self._weights is not None or self._coder.context.rounds,
+            keep_levels=self._weights is not None,
         )
+        self._codes = model.moved(self._codes, sent, levels)
         self._found = moved(self._fine(), encoded.scale, levels, self._bundle.levels)
         return self._with_present_codes(target)
 
@@ -179,7 +180,7 @@ class Encoding:
         self, scale: float, importance: NDArray[np.uint8] | NDArray[np.float64]
     ) -> tuple[Encoded, Measured]:
         levels = levels_from_importance(importance, scale, self._bundle.levels)
-        codes = self._coder.context.rounded(self._codes, levels)
+        codes = self._coder.context.codes.sent(self._codes, levels)
         written = self._coder.write(codes, levels, progressive=self._progressive)
         height_px, width_px = self._size
         header = Header(
@@ -195,7 +196,7 @@ class Encoding:
         )
         data = Stream(header, written.tiles, self._extras).to_bytes()
         encoded = Encoded(data, levels, width_px, height_px, scale)
-        return encoded, Measured(len(data), written.group_bits)
+        return encoded, Measured(len(data), written.code_bits)
 
     def _within(self, budget_bytes: int) -> Encoded:
         fine, made = self._fine(), dict[float, Encoded]()
@@ -204,10 +205,8 @@ class Encoding:
             made[scale], measured = self._at(scale, fine)
             return measured
 
-        group_size = self._bundle.n // self._bundle.levels
-        scale = scale_for_budget(
-            measure, budget_bytes, fine, self._bundle.levels, group_size, self._highest_scale
-        )
+        typical_bits = self._coder.context.codes.typical_bits
+        scale = scale_for_budget(measure, budget_bytes, fine, typical_bits, self._highest_scale)
         return made[scale]
 
     def _reaching(self, psnr_db: float) -> Encoded:
@@ -227,7 +226,7 @@ class Encoding:
             error = part.astype(np.float32) - self._picture.part(rows, columns)
             squares += float(np.square(error).sum(dtype=np.float64))
 
-        codes = self._coder.context.rounded(self._codes, levels)
+        codes = self._coder.context.codes.sent(self._codes, levels)
         tiled.decode(self._runner, codes, levels, add, *self._size, self._bundle.stride)
         mean = squares / (3 * self._size[0] * self._size[1])
         return float(10 * np.log10(255**2 / max(mean, 1e-10)))

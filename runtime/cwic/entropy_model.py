@@ -6,8 +6,10 @@
     progressive  levels section: levels of   codes section: codes of stage 0, then levels
                  stage 0                     and codes of stages 1 and 2
 
-:mod:`cwic.layers` has the order, :mod:`cwic.level_model` and :mod:`cwic.context` the
-probabilities.
+:mod:`cwic.layers` has the order, :mod:`cwic.level_model` the probabilities of levels and
+:mod:`cwic.context` or, where codes are values, :mod:`cwic.value_model` those of codes. Values
+mean nothing without their level, so a progressive stream of them is in plain order: first the
+values that say most.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from cwic import rans
-from cwic.context import CodeModel, unpacked
+from cwic.context import CodeModel
 from cwic.errors import BundleError, TruncatedError
-from cwic.known import CodeMap
-from cwic.layers import STAGES, Step, plain_steps, prefixes, stage_steps, stand_ins
+from cwic.layers import STAGES, Step, prefixes, stage_steps, stand_ins
 from cwic.level_model import IntervalPair, Intervals, LevelModel
-from cwic.rounding import Rounding
+from cwic.symbol_model import KnownMap, SymbolModel
+from cwic.value_model import ValueModel
 
 __all__ = ["Coded", "ContextModel", "Decoded", "read_tensors"]
 
@@ -39,16 +41,10 @@ class Coded:
 
     Attributes:
         levels, codes: what the two sections are made of.
-        groups: the group of each pass in ``codes``; L where it is of the levels.
     """
 
     levels: Intervals
     codes: Intervals
-    groups: NDArray[np.intp]
-
-    def group_bits(self, count: int) -> NDArray[np.float64]:
-        """Ideal bits of the codes of each of the L groups."""
-        return np.bincount(self.groups, self.codes.pass_bits, count + 1)[:count].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,9 @@ class Decoded:
     """A map as far as it was read.
 
     Attributes:
-        codes: uint8 [n/8, h, w]; masked bits are 0.
+        codes: uint8 [channels, h, w]; 0 where they are left out.
         levels: uint8 [h, w]; what they are taken for where not all is known.
-        reached: the level up to which the codes reach, uint8 [h, w].
+        reached: groups of codes that were read at each position, uint8 [h, w].
     """
 
     codes: NDArray[np.uint8]
@@ -76,57 +72,47 @@ class ContextModel:
 
     Raises:
         BundleError: an array is missing or not of the shape, type or range that
-            :mod:`cwic.level_model`, :mod:`cwic.context` and :mod:`cwic.rounding` say.
+            :mod:`cwic.level_model` and the model of the codes say.
     """
+
+    codes: SymbolModel[Any]
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
         if "levels.frequencies" not in tensors:
             raise BundleError("the entropy model lacks levels.frequencies; export the model again")
         self.levels = LevelModel(tensors["levels.frequencies"], levels)
-        self.codes = CodeModel(tensors, n, levels)
-        self._rounding = Rounding.of(tensors, n, levels)
+        kind = ValueModel if "values.sizes" in tensors else CodeModel
+        self.codes = kind(tensors, n, levels)
 
     @classmethod
     def from_bytes(cls, data: bytes, n: int, levels: int) -> ContextModel:
         """Read ``context.safetensors``."""
         return cls(read_tensors(data), n, levels)
 
-    @property
-    def rounds(self) -> bool:
-        """Whether codes depend on the levels that they are kept by: those of bit planes do."""
-        return self._rounding is not None
-
-    def rounded(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What to send of codes uint8 [n/8, h, w] under levels uint8 [h, w], of that shape."""
-        return codes if self._rounding is None else self._rounding.codes(codes, levels)
-
     def encode(
         self, codes: NDArray[np.uint8], levels: NDArray[np.uint8], *, progressive: bool = False
     ) -> Coded:
-        """Symbols of codes uint8 [n/8, h, w] and levels uint8 [h, w]."""
-        most, known, bits = self.codes.levels, self.codes.open(*levels.shape), unpacked(codes)
-        parts: list[IntervalPair] = []
-        groups: list[int] = []
+        """Symbols of a map.
 
-        def add(steps: list[Step], seen: NDArray[np.uint8]) -> None:
-            for step in steps:
-                passes = self.codes.encode_step(known, step, bits, seen)
-                parts.extend(passes)
-                groups.extend([step[0]] * len(passes))
-
-        if progressive:
-            first = Intervals.joined(self.levels.encode_stage(levels, 0))
-            for stage in range(len(STAGES)):
-                if stage:
-                    refining = self.levels.encode_stage(levels, stage)
-                    parts.extend(refining)
-                    groups.extend([most] * len(refining))
-                seen = stand_ins(prefixes(levels, stage), stage, most)
-                add(stage_steps(most, stage), seen)
-        else:
+        Args:
+            codes: as :meth:`cwic.symbol_model.SymbolModel.sent` gives them.
+            levels: uint8 [h, w].
+            progressive: in the order of a progressive stream.
+        """
+        if not (progressive and self.codes.layered):
             first = self.levels.encode(levels)
-            add(plain_steps(most), levels)
-        return Coded(first, Intervals.joined(parts), np.array(groups, np.intp))
+            return Coded(first, self.codes.encode(codes, levels))
+        most, symbols = self.codes.levels, self.codes.symbols(codes)
+        known = self.codes.open(*levels.shape)
+        first = Intervals.joined(self.levels.encode_stage(levels, 0))
+        parts: list[IntervalPair] = []
+        for stage in range(len(STAGES)):
+            if stage:
+                parts.extend(self.levels.encode_stage(levels, stage))
+            seen = stand_ins(prefixes(levels, stage), stage, most)
+            for step in stage_steps(most, stage):
+                parts.extend(self.codes.encode_step(known, step, symbols, seen))
+        return Coded(first, Intervals.joined(parts))
 
     def decode_levels(
         self, decoder: rans.Decoder, height: int, width: int, *, progressive: bool = False
@@ -136,7 +122,7 @@ class ContextModel:
         Raises:
             TruncatedError: the data ends too early.
         """
-        if progressive:
+        if progressive and self.codes.layered:
             return self.levels.decode_stage(decoder, np.zeros((height, width), np.uint8), 0)
         return self.levels.decode(decoder, height, width)
 
@@ -164,17 +150,24 @@ class ContextModel:
         with contextlib.suppress(*([TruncatedError] if available else [])):
             for g, positions in self._passes(decoder, known, levels, progressive):
                 reached[positions] = g + 1
-        return Decoded(known.packed(), levels, reached.reshape(levels.shape))
+        return Decoded(known.codes(), levels, reached.reshape(levels.shape))
 
     def _passes(
-        self, decoder: rans.Decoder, known: CodeMap, levels: NDArray[np.uint8], progressive: bool
+        self,
+        decoder: rans.Decoder,
+        known: KnownMap,
+        levels: NDArray[np.uint8],
+        progressive: bool,
     ) -> Iterator[tuple[int, NDArray[np.intp]]]:
         """Decode pass after pass into ``known`` and ``levels``; yields group and positions."""
-        most = self.codes.levels
-        for stage in range(len(STAGES) if progressive else 1):
+        layered = progressive and self.codes.layered
+        for stage in range(len(STAGES) if layered else 1):
             if stage:
                 levels[...] = self.levels.decode_stage(decoder, levels, stage)
-            for step in stage_steps(most, stage) if progressive else plain_steps(most):
+            steps: list[Step] = (
+                stage_steps(self.codes.levels, stage) if layered else self.codes.steps()
+            )
+            for step in steps:
                 for positions in self.codes.decode_step(known, step, decoder, levels):
                     yield step[0], positions
 

@@ -84,7 +84,7 @@ class CodeMap:
         inputs[:, width:] = here[:, : g * self._size]
         return inputs
 
-    def packed(self) -> NDArray[np.uint8]:
+    def codes(self) -> NDArray[np.uint8]:
         """The codes, uint8 [n/8, h, w]; what is not known is 0."""
         bits = (self._by_position > 0).T.reshape(-1, *self.shape)
         return np.packbits(bits, axis=0)

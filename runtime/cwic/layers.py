@@ -28,7 +28,6 @@ __all__ = [
     "STAGES",
     "Step",
     "layer_of",
-    "plain_steps",
     "prefixes",
     "stage_of",
     "stage_steps",
@@ -72,11 +71,6 @@ def layer_of(levels: int) -> NDArray[np.intp]:
 def stage_of(layer: NDArray[np.intp]) -> NDArray[np.intp]:
     """The stage of layers 1..16."""
     return np.searchsorted([layers[-1] for _, _, layers in STAGES], layer)
-
-
-def plain_steps(levels: int) -> list[Step]:
-    """Of a plain stream with highest level L."""
-    return [(g, np.arange(levels + 1) > g) for g in range(levels)]
 
 
 @lru_cache(maxsize=64)

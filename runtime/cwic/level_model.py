@@ -72,9 +72,10 @@ class Intervals:
     @classmethod
     def joined(cls, parts: list[IntervalPair]) -> Intervals:
         """One after the other, each ``(starts, freqs)`` a pass."""
+        none = np.zeros(0, np.uint16)
         return cls(
-            np.concatenate([starts for starts, _ in parts]),
-            np.concatenate([freqs for _, freqs in parts]),
+            np.concatenate([none, *(starts for starts, _ in parts)]),
+            np.concatenate([none, *(freqs for _, freqs in parts)]),
             tuple(len(starts) for starts, _ in parts),
         )
 

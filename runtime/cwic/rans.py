@@ -51,6 +51,7 @@ from cwic.errors import CorruptError, TruncatedError, UsageError
 
 __all__ = [
     "Decoder",
+    "Tables",
     "bit_intervals",
     "encode",
     "head_bytes",
@@ -59,7 +60,7 @@ __all__ = [
 ]
 
 Implementation = Literal["c", "numpy"]
-_Rows = NDArray[np.uint16] | NDArray[np.intp]
+_Rows = NDArray[np.uint16] | NDArray[np.int32] | NDArray[np.intp]
 _Decoded = tuple[bytes, int, bytes]
 
 _TOTAL = 1 << 16
@@ -189,7 +190,28 @@ def _check_p1(p1: NDArray[np.uint16]) -> None:
         raise UsageError("p1 holds a 0; keep probabilities within 1 to 65535")
 
 
-def _check_tables(cumulative: NDArray[np.uint32], rows: _Rows) -> None:
+class Tables:
+    """Tables that were checked once, for :meth:`Decoder.decode_symbols`.
+
+    Args:
+        cumulative: as :func:`symbol_intervals` takes them; it is copied.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+
+    def __init__(self, cumulative: NDArray[np.uint32]) -> None:
+        _check_tables(cumulative)
+        self._data = cumulative.tobytes()
+        self._count, self._width = cumulative.shape
+
+    def arguments(self, rows: _Rows) -> tuple[bytes, int, bytes]:
+        """What the loops take."""
+        _check_rows(rows, self._count)
+        return self._data, self._width, rows.astype(np.uint32).tobytes()
+
+
+def _check_tables(cumulative: NDArray[np.uint32]) -> None:
     if (
         not isinstance(cumulative, np.ndarray)
         or cumulative.dtype != np.uint32
@@ -203,10 +225,13 @@ def _check_tables(cumulative: NDArray[np.uint32], rows: _Rows) -> None:
         raise UsageError(
             "a table of cumulative cannot be used; let it rise from 0 to 65536 in steps below 65536"
         )
+
+
+def _check_rows(rows: _Rows, tables: int) -> None:
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "iu" or rows.ndim != 1:
         raise UsageError("rows is not a vector of integers; convert it first")
-    if len(rows) and not (rows.min() >= 0 and rows.max() < len(cumulative)):
-        raise UsageError(f"rows leaves the {len(cumulative)} tables of cumulative; check the index")
+    if len(rows) and not (rows.min() >= 0 and rows.max() < tables):
+        raise UsageError(f"rows leaves the {tables} tables of cumulative; check the index")
 
 
 def head_bytes(lanes: int) -> int:
@@ -234,7 +259,8 @@ def symbol_intervals(
     Symbol ``s`` of table ``t`` owns ``[cumulative[t, s], cumulative[t, s + 1])``.
     """
     _check_vector("symbols", symbols, np.uint8)
-    _check_tables(cumulative, rows)
+    _check_tables(cumulative)
+    _check_rows(rows, len(cumulative))
     count = cumulative.shape[1] - 1
     if len(symbols) != len(rows) or (len(symbols) and symbols.max() >= count):
         raise UsageError(f"symbols is not one of 0 to {count - 1} for each row; check the arrays")
@@ -296,6 +322,15 @@ class Decoder:
         self._offset = 0
         self._states = states.astype(np.int64).tobytes()
 
+    @property
+    def state(self) -> tuple[int, bytes]:
+        """Where the decoder stands; it can be set back to it."""
+        return self._offset, self._states
+
+    @state.setter
+    def state(self, state: tuple[int, bytes]) -> None:
+        self._offset, self._states = state
+
     def decode_bits(self, p1: NDArray[np.uint16]) -> NDArray[np.uint8]:
         """One pass of bits: ``p1`` is the probability of a 1 in units of 1/65536, never 0."""
         _check_p1(p1)
@@ -303,25 +338,33 @@ class Decoder:
 
     def decode_available_bits(self, p1: NDArray[np.uint16]) -> NDArray[np.uint8]:
         """The first bits of a pass, as many as data that was cut has; nothing can follow them."""
-        few, many = 0, len(p1)  # so many are there; so many may be
-        bits = np.zeros(0, np.uint8)
+        return self._available(lambda count: self.decode_bits(p1[:count]), len(p1))
+
+    def decode_available_symbols(self, tables: Tables, rows: _Rows) -> NDArray[np.uint8]:
+        """The same of a pass of symbols."""
+        return self._available(lambda count: self.decode_symbols(tables, rows[:count]), len(rows))
+
+    def _available(
+        self, decode: Callable[[int], NDArray[np.uint8]], many: int
+    ) -> NDArray[np.uint8]:
+        few = 0  # so many are there; up to ``many`` may be
+        symbols = np.zeros(0, np.uint8)
         while few < many:
             middle = (few + many + 1) // 2
-            before = self._offset, self._states
+            before = self.state
             try:
-                bits, few = self.decode_bits(p1[:middle]), middle
+                symbols, few = decode(middle), middle
             except TruncatedError:
                 many = middle - 1
-            self._offset, self._states = before
-        return bits
+            self.state = before
+        return symbols
 
-    def decode_symbols(self, cumulative: NDArray[np.uint32], rows: _Rows) -> NDArray[np.uint8]:
+    def decode_symbols(
+        self, cumulative: NDArray[np.uint32] | Tables, rows: _Rows
+    ) -> NDArray[np.uint8]:
         """One pass of symbols; the tables are those of :func:`symbol_intervals`."""
-        _check_tables(cumulative, rows)
-        tables, width = cumulative.tobytes(), cumulative.shape[1]
-        return self._pass(
-            self._backend.decode_symbols, tables, width, rows.astype(np.uint32).tobytes()
-        )
+        tables = cumulative if isinstance(cumulative, Tables) else Tables(cumulative)
+        return self._pass(self._backend.decode_symbols, *tables.arguments(rows))
 
     def _pass(self, decode: Callable[..., _Decoded], *args: bytes | int) -> NDArray[np.uint8]:
         try:

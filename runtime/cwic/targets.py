@@ -1,15 +1,15 @@
 """The search for the rate factor s that meets a target: a byte budget, or a PSNR.
 
-File size is predicted instead of tried: how many codes each group has at some s follows
-from the importance map, at no cost, and what a code of each group takes, in bits,
-from the files that were made so far. The first file is made at a prediction from typical
-costs, the second at one from its own; it nearly always fits.
+File size is predicted instead of tried: which levels there are at some s follows from the
+importance map, at no cost, and what a position of each level takes, about, the model knows. The
+first file is made at that prediction, the next where it says after it was corrected by the
+files that were made so far.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,6 @@ __all__ = ["Measured", "refined", "scale_for_budget", "scale_for_psnr"]
 
 SMALLEST_SCALE = 1e-3
 """Below, no position of a picture keeps a code."""
-_TYPICAL_CODE_BITS = 0.78
 _TYPICAL_LEVEL_BITS = 1.8
 _TYPICAL_REST_BYTES = 60.0
 _AIM, _ENOUGH = 0.996, 0.99
@@ -30,7 +29,11 @@ _MOST_FILES = 16
 _BISECTIONS = 40
 _FIRST_SCALE, _SECOND_SCALE = 0.15, 0.5  # where PSNR is measured first
 _PSNR_TOLERANCE_DB, _MOST_PICTURES = 0.05, 12
-_CLOSE, _SAME = 1.002, 1.000001
+_SAME = 1.000001
+_LEAST_SHARE = 0.02
+"""Of the mean level's bits."""
+_STEEPEST = 2.0
+"""Of the curve beyond known files: files that are next to each other say little of its slope."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Measured:
 
     Attributes:
         size_bytes: of the whole file.
-        group_bits: ideal bits of the codes of each group, [L].
+        code_bits: ideal bits of its codes.
     """
 
     size_bytes: int
-    group_bits: NDArray[np.float64]
+    code_bits: float
 
 
 def refined(importance: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -64,45 +67,79 @@ def refined(importance: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 class _Prediction:
-    """File size at any rate factor, by typical costs or by those of the last file."""
+    """File size at any rate factor: typical bits of each level, corrected by known files.
 
-    def __init__(self, importance: NDArray[np.float64], levels: int, group_size: int) -> None:
+    Bits of codes are a curve over what is typical, in logarithms: through the known files, and
+    beyond them on. The rest of a file lies between those of the files next to it.
+    """
+
+    def __init__(self, importance: NDArray[np.float64], typical_bits: NDArray[np.float64]) -> None:
         self._sorted = np.sort(importance, axis=None)
-        self._group_size = group_size
+        levels = len(typical_bits) - 1
         self._thresholds = (np.arange(levels) + 0.5) / levels
-        self._code_bits = np.full(levels, _TYPICAL_CODE_BITS)
+        # A level that adds nothing where it was typical may add something here.
+        least = _LEAST_SHARE * typical_bits[-1] / levels
+        self._more_bits = np.maximum(np.diff(typical_bits), least)
         self._rest_bytes = _TYPICAL_REST_BYTES + _TYPICAL_LEVEL_BITS * importance.size / 8
+        self._known: list[tuple[float, float, float]] = []
 
-    def _codes(self, scale: float) -> NDArray[np.float64]:
-        """Codes of each group, [L]: group g has its codes where the level is above g."""
+    def _above(self, scale: float) -> NDArray[np.float64]:
+        """Positions above the threshold of each level from 1 on."""
         below = np.searchsorted(self._sorted, self._thresholds / scale)
-        codes: NDArray[np.float64] = self._group_size * (self._sorted.size - below.astype(float))
-        return codes
+        return self._sorted.size - below.astype(np.float64)
+
+    def _typical(self, scale: float) -> float:
+        """The logarithm of typical bits of codes."""
+        return math.log1p(float(self._above(scale) @ self._more_bits))
 
     def __call__(self, scale: float) -> float:
-        return self._rest_bytes + float(self._codes(scale) @ self._code_bits) / 8
+        at = self._typical(scale)
+        if not self._known:
+            return self._rest_bytes + math.expm1(at) / 8
+        typical, bits, rest = zip(*self._known, strict=True)
+        code_bits = math.expm1(_on_the_curve(at, typical, bits))
+        return float(np.interp(at, typical, rest)) + code_bits / 8
 
     def learn(self, scale: float, measured: Measured) -> None:
-        """Take the costs of a file; a group that it has not is taken to cost its average."""
-        codes, bits = self._codes(scale), measured.group_bits
-        average = bits.sum() / codes.sum() if codes.any() else _TYPICAL_CODE_BITS
-        self._code_bits = np.divide(bits, codes, np.full_like(bits, average), where=codes > 0)
-        self._rest_bytes = measured.size_bytes - float(bits.sum()) / 8
+        """Correct by a file."""
+        known = math.log1p(measured.code_bits), measured.size_bytes - measured.code_bits / 8
+        self._known.append((self._typical(scale), *known))
+        self._known.sort()
 
     def scale_for(self, size_bytes: float, low: float, high: float) -> float:
         """The rate factor between two others where a file is predicted to take ``size_bytes``."""
-        for _ in range(_BISECTIONS):
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if self(middle) < size_bytes else (low, middle)
-        return low
+        return _crossing(lambda scale: self(scale) < size_bytes, low, high)
+
+    def middle(self, low: float, high: float) -> float:
+        """The rate factor between two others that has half of the levels between them."""
+        half = (self._above(low).sum() + self._above(high).sum()) / 2
+        return _crossing(lambda scale: self._above(scale).sum() < half, low, high)
+
+
+def _on_the_curve(at: float, x: Sequence[float], y: Sequence[float]) -> float:
+    """The value at ``at`` of a curve through points, ``x`` rising; beyond them it goes on."""
+    if x[0] <= at <= x[-1]:
+        return float(np.interp(at, x, y))
+    end, inner = (0, 1) if at < x[0] else (-1, -2)
+    slope = 1.0
+    if len(x) > 1 and x[end] != x[inner]:
+        slope = (y[end] - y[inner]) / (x[end] - x[inner])
+    return y[end] + min(_STEEPEST, max(1 / _STEEPEST, slope)) * (at - x[end])
+
+
+def _crossing(below: Callable[[float], bool], low: float, high: float) -> float:
+    """Where ``below`` ends to hold."""
+    for _ in range(_BISECTIONS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return low
 
 
 def scale_for_budget(
     make: Callable[[float], Measured],
     budget_bytes: int,
     importance: NDArray[np.float64],
-    levels: int,
-    group_size: int,
+    typical_bits: NDArray[np.float64],
     highest_scale: float,
 ) -> float:
     """A rate factor whose file fits a budget and takes 99 % of it, where the picture can.
@@ -111,22 +148,27 @@ def scale_for_budget(
         make: makes the file at a rate factor; that at the answer has been made.
         budget_bytes: what the file may take.
         importance: what ``make`` scales, see :func:`refined`.
-        levels: L.
-        group_size: n/L, codes of a group at a position.
+        typical_bits: of a position, by level, [L + 1], rising from 0.
         highest_scale: where to stop though bytes are left.
 
     Raises:
         RateError: even the smallest file is larger; the message names its size.
     """
-    predict = _Prediction(importance, levels, group_size)
+    predict = _Prediction(importance, typical_bits)
     low, high = SMALLEST_SCALE, highest_scale
     fits: float | None = None
+    before = last = 0.0  # by how much the two last predictions missed
     for _ in range(_MOST_FILES):
-        scale = predict.scale_for(_AIM * budget_bytes, low, high)
-        if high / low < _CLOSE:  # so close that size is no smooth function any more
-            scale = math.sqrt(low * high)
+        if before * last > 0 and abs(last) > abs(before) / 2:  # predictions creep to one side
+            last = 0.0
+            scale = predict.middle(low, high)
+        else:
+            scale = predict.scale_for(_AIM * budget_bytes, low, high)
+        if fits is not None and scale < fits * _SAME:
+            break  # no level lies between this file and one that is too large
         measured = make(scale)
         predict.learn(scale, measured)
+        before, last = last, math.log(measured.size_bytes / max(1.0, _AIM * budget_bytes))
         if measured.size_bytes <= budget_bytes:
             fits = low = scale
             if measured.size_bytes >= _ENOUGH * budget_bytes or scale >= 0.999 * highest_scale:

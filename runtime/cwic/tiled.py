@@ -2,7 +2,7 @@
 
 A part is run with a margin on the sides where the picture goes on, and the margin is thrown
 away. What a decoder makes of a position depends on no more positions around it than the
-margin has (4 in `nano`, 6 in `nano-planes`, 7 in `base`, 8 in `nano-deep`), so they fit without a
+margin has (4 in `nano`, 6 in `nano-values`, 7 in `base`, 8 in `nano-deep`), so they fit without a
 seam, bit for bit up to the order of additions. Codes are what an encoder decides: any choice
 of them is valid.
 """
@@ -10,14 +10,15 @@ of them is valid.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.backends import Runner
-from cwic.context import CodeModel
 from cwic.image import pad_to_multiple
 from cwic.search import improved
+from cwic.symbol_model import SymbolModel
 from cwic.tiles import Tile, tile_grid
 
 __all__ = ["decode", "encode", "search"]
@@ -40,7 +41,7 @@ Write = Callable[[slice, slice, NDArray[np.uint8]], None]
 def encode(
     runner: Runner, read: Read, height_px: int, width_px: int, stride: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Codes uint8 [n/8, h, w] and importance uint8 [h, w] of a picture.
+    """Codes uint8 [channels, h, w] and importance uint8 [h, w] of a picture.
 
     Args:
         runner: of the model.
@@ -75,7 +76,7 @@ def decode(
     width_px: int,
     stride: int,
 ) -> None:
-    """The picture of codes uint8 [n/8, h, w] and levels uint8 [h, w], part by part."""
+    """The picture of codes uint8 [channels, h, w] and levels uint8 [h, w], part by part."""
     height, width = levels.shape
     for tile in _parts(height, width, LARGEST_WHOLE):
         wide = _with_margin(tile, height, width)
@@ -90,7 +91,7 @@ def decode(
 
 def search(
     runner: Runner,
-    context: CodeModel,
+    model: SymbolModel[Any],
     codes: NDArray[np.uint8],
     levels: NDArray[np.uint8],
     read: Read,
@@ -115,7 +116,7 @@ def search(
         movable[inner] = True
         part_codes, part_levels = improved(
             runner,
-            context,
+            model,
             codes[(slice(None), *wide.area)],
             levels[wide.area],
             _read(read, wide, height_px, width_px, stride),

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -20,8 +20,10 @@ from cwic.context import LOGITS
 from cwic.level_model import level_contexts
 from cwic.scan import KINDS, NEIGHBOURS
 from cwic_export.bundle_writer import export_bundle
+from cwic_export.formats import DEFAULT_FORMATS
 from cwic_training.checkpoint import Checkpoint, save_checkpoint
 from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.symbol_fit import ValueFit
 
 ASSETS = Path(__file__).parents[2] / "assets"
 SMALL = ModelConfig(
@@ -35,7 +37,7 @@ SMALL = ModelConfig(
     feedback=4,
 )
 BASE = ModelConfig(arch="base", n=16, levels=8)
-PLANES = dataclasses.replace(SMALL, codes="planes", feedback=8, lapped=True)
+VALUES = dataclasses.replace(SMALL, codes="values", feedback=0, lapped=True)
 
 Replace: TypeAlias = Callable[[str, bytes], Bundle]
 
@@ -67,12 +69,8 @@ def make_network(config: ModelConfig) -> CodecNetwork:
     return network
 
 
-def make_checkpoint(config: ModelConfig) -> Checkpoint:
-    """The network with entropy tables of the right names and types."""
-    rng = np.random.default_rng(1)
-    weights = rng.random((level_contexts(config.levels), config.levels + 1)) + 0.1
-    frequencies = (weights / weights.sum(1, keepdims=True) * 60_000).astype(np.uint16)
-    frequencies[:, 0] += (65_536 - frequencies.sum(1, dtype=np.int64)).astype(np.uint16)
+def sign_tables(config: ModelConfig, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Those of random weights."""
     n, levels, hidden = config.n, config.levels, 4
     c = n // levels
     small = {
@@ -85,16 +83,32 @@ def make_checkpoint(config: ModelConfig) -> Checkpoint:
         "codes.last": (np.int8, (levels, hidden, c)),
         "codes.last_bias": (np.int32, (levels, c)),
     }
-    tables = {
-        "levels.frequencies": frequencies,
+    return {
         "codes.p1": np.sort(rng.integers(1, 65_536, LOGITS)).astype(np.uint16),
         **{
             name: rng.integers(-20, 21, shape).astype(kind) for name, (kind, shape) in small.items()
         },
     }
+
+
+def value_tables(network: CodecNetwork) -> dict[str, NDArray[Any]]:
+    """Those of the entropy stage before its first step."""
+    torch.manual_seed(1)
+    levels = network.config.levels
+    return ValueFit(network, 4).tables(lambda: np.arange(levels + 1, dtype=np.float64))
+
+
+def make_checkpoint(config: ModelConfig) -> Checkpoint:
+    """The network with entropy tables of the right names and types."""
+    network, rng = make_network(config), np.random.default_rng(1)
+    weights = rng.random((level_contexts(config.levels), config.levels + 1)) + 0.1
+    frequencies = (weights / weights.sum(1, keepdims=True) * 60_000).astype(np.uint16)
+    frequencies[:, 0] += (65_536 - frequencies.sum(1, dtype=np.int64)).astype(np.uint16)
+    codes = value_tables(network) if config.codes == "values" else sign_tables(config, rng)
+    tables = {"levels.frequencies": frequencies, **codes}
     return Checkpoint(
         config=config,
-        tensors=make_network(config).state_dict(),
+        tensors=network.state_dict(),
         training={"steps": 3, "stage": "importance"},
         entropy={name: torch.from_numpy(table) for name, table in tables.items()},
     )
@@ -116,8 +130,8 @@ def base_network() -> CodecNetwork:
 
 
 @pytest.fixture(scope="session")
-def planes_network() -> CodecNetwork:
-    return make_network(PLANES)
+def values_network() -> CodecNetwork:
+    return make_network(VALUES)
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +145,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """All formats; a test that changes it works on a copy."""
     return export_bundle(checkpoint, tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def values_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "values.safetensors"
+    save_checkpoint(path, make_checkpoint(VALUES))
+    return path
+
+
+@pytest.fixture(scope="session")
+def values_bundle(values_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of :func:`values_network`, in all formats and in half precision."""
+    out = tmp_path_factory.mktemp("models") / "values"
+    return export_bundle(values_checkpoint, out, [*DEFAULT_FORMATS, "onnx-fp16"])
 
 
 @pytest.fixture
@@ -176,3 +204,21 @@ def codes_and_levels() -> tuple[Tensor, Tensor]:
     codes = torch.randint(0, 256, (2, 2, 5, 7), generator=generator, dtype=torch.uint8)
     levels = torch.arange(70).remainder(9).to(torch.uint8).view(2, 5, 7)
     return codes, levels
+
+
+def content(network: CodecNetwork, signs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Codes as the decoder of a network takes them, uint8, and levels.
+
+    Args:
+        network: of either kind of codes.
+        signs: of :func:`codes_and_levels`.
+    """
+    codes, levels = signs
+    if network.quantiser is None:
+        return codes, levels
+    generator = torch.Generator().manual_seed(3)
+    shape = (len(codes), network.config.n, *codes.shape[2:])
+    # Mostly small numbers, and all that there are.
+    spread = torch.randn(shape, generator=generator).mul(3).round()
+    spread[0, :, 0, 0] = torch.linspace(-127, 127, network.config.n).round()
+    return (spread + 128).clamp(1, 255).to(torch.uint8), levels

@@ -252,7 +252,7 @@ def test_a_stream_that_gives_other_codes_is_found(
 
     def wrong(self: Codec, stream: Stream) -> object:
         codes, levels = read(self, stream)
-        codes[0, 0, 0] ^= 128
+        codes[(0, *np.argwhere(levels)[0])] ^= 128  # where there is one
         return codes, levels
 
     monkeypatch.setattr(Codec, "read_codes", wrong)

@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 
-from cwic.bundle import Bundle
+from cwic.bundle import CONTEXT_FILE, Bundle
+from cwic.entropy_model import ContextModel
 from cwic.errors import ExportError, TrainingError
 from cwic.rate import levels_from_importance
 from cwic_export.bundle_writer import export_bundle
@@ -67,7 +68,8 @@ def scorer(
     encoder: onnx.ModelProto, decoder: onnx.ModelProto, pictures: list[Path], nano: CodecNetwork
 ) -> Scorer:
     sessions = (Session(serialise(model)) for model in (encoder, decoder))
-    return Scorer(*sessions, nano.config.levels, open_pictures(pictures))
+    model = ContextModel.from_bytes(Bundle.load().read(CONTEXT_FILE), 128, nano.config.levels)
+    return Scorer(*sessions, model.codes, open_pictures(pictures))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_both_files_do_what_the_graph_does(
 ) -> None:
     module = stand_in(StandIn())
     graph = DecoderGraph(network, decomposed=True)
-    shapes = Profile.parse(batch=8).shapes("decoder", graph.n, 8)
+    shapes = Profile.parse(batch=8).shapes("decoder", graph.packing.decoder_channels, 8)
     files = torch_tensorrt.compile_graph(graph, shapes, device="cpu")
     assert [entry["name"] for entry in module.inputs] == ["codes", "levels"]
     assert module.inputs[0]["min_shape"] == (1, 2, 8, 8)
@@ -81,7 +81,7 @@ def test_releases_without_torchscript(
 ) -> None:
     stand_in(StandIn(torchscript=False))
     graph = EncoderGraph(network, decomposed=True)
-    shapes = Profile.parse(batch=8).shapes("encoder", graph.n, 8)
+    shapes = Profile.parse(batch=8).shapes("encoder", graph.packing.decoder_channels, 8)
     assert set(torch_tensorrt.compile_graph(graph, shapes, device="cpu")) == {"pt2"}
 
 
@@ -97,7 +97,7 @@ def test_a_failing_compiler_is_one_line(
 
     module.dynamo.compile = failing
     graph = EncoderGraph(network, decomposed=True)
-    shapes = Profile.parse(batch=8).shapes("encoder", graph.n, 8)
+    shapes = Profile.parse(batch=8).shapes("encoder", graph.packing.decoder_channels, 8)
     with pytest.raises(ExportError, match=r"\(no kernel\); install the release that belongs"):
         torch_tensorrt.compile_graph(graph, shapes, device="cpu")
 

@@ -41,7 +41,7 @@ def folder(tmp_path: Path, photo: NDArray[np.uint8]) -> Path:
     for name in ("photos", "held-out", "photos/train", "photos/valid"):
         (tmp_path / name).mkdir()
         for i in range(2):
-            piece = Image.fromarray(photo[128 * i : 128 * i + 128, 200:400])
+            piece = Image.fromarray(photo[192 * i : 192 * i + 192, 200:400])
             piece.save(tmp_path / name / f"{i}.jpg", quality=95)
     return tmp_path
 

@@ -37,9 +37,12 @@ def test_the_shipped_bundle_is_whole() -> None:
 
 def test_save_and_load_are_inverse(copy: Path) -> None:
     bundle = Bundle.load(copy)
-    before = (copy / "model.json").read_bytes()
+    before = json.loads((copy / "model.json").read_bytes())
     bundle.save()
-    assert (copy / "model.json").read_bytes() == before
+    after = (copy / "model.json").read_bytes()
+    assert json.loads(after) == {"codes": "signs", **before}
+    Bundle.load(copy).save()
+    assert (copy / "model.json").read_bytes() == after
     assert Bundle.load(copy) == bundle
 
 
@@ -78,6 +81,11 @@ def test_a_manifest_that_is_none(copy: Path, content: bytes) -> None:
         {"files": []},
         {"files": {"encoder.onnx": {"sha256": "0"}}},
         {"files": None},
+        {"codes": "planes"},
+        {"codes": None},
+        {"codes": ["values"]},
+        {"codes": "values", "n": 12},
+        {"codes": "values", "levels": 0},
     ],
     ids=str,
 )
@@ -85,6 +93,15 @@ def test_an_inconsistent_manifest(copy: Path, changes: dict[str, Any]) -> None:
     edit(copy, **changes)
     with pytest.raises(BundleError, match="export the model again"):
         Bundle.load(copy)
+
+
+def test_channels_follow_from_the_codes(copy: Path) -> None:
+    edit(copy, n=24, levels=3)
+    signs = Bundle.load(copy)
+    assert (signs.codes, signs.encoder_channels, signs.decoder_channels) == ("signs", 3, 3)
+    edit(copy, codes="values", levels=7)  # of which n need not be a multiple
+    values = Bundle.load(copy)
+    assert (values.codes, values.encoder_channels, values.decoder_channels) == ("values", 48, 24)
 
 
 def test_a_file_may_lie_in_a_folder_of_the_bundle(copy: Path) -> None:

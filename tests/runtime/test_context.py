@@ -20,7 +20,6 @@ from cwic import rans
 from cwic.context import CodeModel
 from cwic.entropy_model import ContextModel
 from cwic.errors import BundleError, StreamError
-from cwic.layers import plain_steps
 from cwic.level_model import LevelModel, level_context
 from cwic.rate import levels_from_importance
 from cwic.scan import PASSES
@@ -81,11 +80,11 @@ def decoded(
     model: CodeModel, data: bytes, lanes: int, levels: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     decoder, known = rans.Decoder(data, lanes), model.open(*levels.shape)
-    for step in plain_steps(model.levels):
+    for step in model.steps():
         for _ in model.decode_step(known, step, decoder, levels):
             pass
     decoder.finish()
-    return known.packed()
+    return known.codes()
 
 
 def coded(

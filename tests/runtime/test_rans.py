@@ -233,6 +233,55 @@ def test_a_failed_pass_leaves_the_decoder_where_it_was(impl: str) -> None:
     decoder.finish()
 
 
+@both
+@every_lanes
+@pytest.mark.parametrize("kind", ["bits", "symbols"])
+def test_of_a_cut_pass_the_first_symbols_are_available(impl: str, lanes: int, kind: str) -> None:
+    """As many as any decoder could tell, and the decoder stands where it stood."""
+    rng = np.random.default_rng(lanes)
+    before, part = symbols(rng, 11), (bits if kind == "bits" else symbols)(rng, 400)
+    stream = encode([before, part], lanes, impl)
+    counts = []
+    for length in range(rans.head_bytes(lanes), len(stream) + 1, 2):
+        decoder = rans.Decoder(stream[:length], lanes, implementation=impl)
+        try:
+            before.decode(decoder)
+        except TruncatedError:
+            continue
+        state = decoder.state
+        if part.p1 is not None:
+            found = decoder.decode_available_bits(part.p1)
+        else:
+            found = decoder.decode_available_symbols(rans.Tables(part.tables), part.rows)
+        assert np.array_equal(found, part.values[: len(found)])
+        assert decoder.state == state
+        if len(found) < len(part.values):
+            one_more = slice(len(found) + 1)
+            more = (
+                part._replace(rows=part.rows[one_more])
+                if part.p1 is None
+                else part._replace(p1=part.p1[one_more])
+            )
+            with pytest.raises(TruncatedError):
+                more.decode(decoder)
+        counts.append(len(found))
+    assert counts == sorted(counts)
+    assert counts[-1] == 400
+    assert len(set(counts)) > 20
+
+
+@both
+def test_a_decoder_can_be_set_back(impl: str) -> None:
+    first, second = (symbols(np.random.default_rng(seed), 60) for seed in (1, 2))
+    decoder = rans.Decoder(encode([first, second], 4, impl), 4, implementation=impl)
+    first.decode(decoder)
+    state = decoder.state
+    second.decode(decoder)
+    decoder.finish()
+    decoder.state = state
+    assert np.array_equal(second.decode(decoder), second.values)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=300), lanes=st.sampled_from(LANES), seed=st.integers(0, 99))
 def test_garbage_gives_symbols_or_a_stream_error(data: bytes, lanes: int, seed: int) -> None:

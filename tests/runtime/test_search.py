@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import cwic
-from cwic import search, tiled
+from cwic import search, searched, sign_search, tiled
 from cwic.backends import Runner
 from cwic.backends.onnxrt import OnnxRuntimeRunner
 from cwic.bundle import Bundle
@@ -74,7 +74,7 @@ def test_bits_are_weighed_against_the_error(
 ) -> None:
     picture = np.ascontiguousarray(photo[100:356, 200:520])
     weighed = codec.encode(picture, max_bytes=1200, effort=6)
-    monkeypatch.setattr(search, "_SLOPE", 0)
+    monkeypatch.setattr(sign_search, "SLOPE", 0)
     heedless = codec.encode(picture, max_bytes=1200, effort=6)
     assert _psnr_db(picture, weighed, codec) > _psnr_db(picture, heedless, codec)
 
@@ -175,15 +175,15 @@ def test_nothing_is_kept_nothing_is_done(codec: cwic.Codec, detail: Bytes) -> No
 @pytest.mark.parametrize("offset", [(0, 0), (1, 0), (1, 1)])
 def test_each_block_gives_its_best(size: tuple[int, int], offset: tuple[int, int]) -> None:
     change = np.random.default_rng(3).normal(0.8, 1, (4, *size)).astype(np.float32)
-    got = set(zip(*search._best_of_blocks(change, np.array(offset)), strict=True))
+    got = set(zip(*searched.best_of_blocks(change, np.array(offset)), strict=True))
     expected = set()
-    for top in range(-offset[0], size[0], search._BLOCK):
-        for left in range(-offset[1], size[1], search._BLOCK):
+    for top in range(-offset[0], size[0], searched._BLOCK):
+        for left in range(-offset[1], size[1], searched._BLOCK):
             inside = [
                 (change[k, y, x], k, y, x)
                 for k in range(4)
-                for y in range(max(0, top), min(size[0], top + search._BLOCK))
-                for x in range(max(0, left), min(size[1], left + search._BLOCK))
+                for y in range(max(0, top), min(size[0], top + searched._BLOCK))
+                for x in range(max(0, left), min(size[1], left + searched._BLOCK))
             ]
             best = min(inside, default=(1.0,))
             if best[0] < 0:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -39,51 +42,127 @@ def test_refined_importance_has_no_equals_and_stays_where_it_was(kind: str) -> N
         assert np.abs(wide.astype(int) - whole).max() <= 1
 
 
-def _files(importance: NDArray[np.float64], bits_per_code: float) -> object:
-    """Files of a picture whose later groups cost more, as sizes."""
-    costs = bits_per_code * np.linspace(0.8, 1.1, _LEVELS)
+_SIGNS = 6.24 * np.arange(_LEVELS + 1)
+_VALUES = {
+    "smooth": 300 * (np.arange(33) / 32) ** 3,
+    "in jumps": np.cumsum(np.where(np.arange(33) % 5, 1e-3, 0.7 * np.arange(33) ** 1.5)),
+    "doubling": 2.0 ** (np.arange(33) / 4) - 1,
+}
+Make: TypeAlias = Callable[[float], targets.Measured]
+
+
+def _files(importance: NDArray[np.float64], bits: NDArray[np.float64], rest: int = 200) -> Make:
+    """Files of a picture as sizes, where a position of each level takes so many bits."""
 
     def make(scale: float) -> targets.Measured:
-        levels = rate.levels_from_importance(importance, scale, _LEVELS)
-        codes = np.array([_GROUP * np.count_nonzero(levels > g) for g in range(_LEVELS)])
-        bits = codes * costs
-        return targets.Measured(200 + round(bits.sum() / 8), bits)
+        levels = rate.levels_from_importance(importance, scale, len(bits) - 1)
+        code_bits = float(bits[levels].sum())
+        return targets.Measured(rest + round(code_bits / 8), code_bits)
 
     return make
+
+
+def _reached(
+    make: Make, share: float, fine: NDArray[np.float64], typical_bits: NDArray[np.float64]
+) -> int:
+    """Asks for a share of what there is between smallest and largest file; says of how many."""
+    smallest, largest = (make(scale).size_bytes for scale in (targets.SMALLEST_SCALE, _HIGHEST))
+    budget = smallest + 50 + round(share * (largest - smallest - 50))
+    asked: list[float] = []
+
+    def counted(scale: float) -> targets.Measured:
+        asked.append(scale)
+        return make(scale)
+
+    scale = targets.scale_for_budget(counted, budget, fine, typical_bits, _HIGHEST)
+    assert scale in asked
+    assert 0.99 * budget <= make(scale).size_bytes <= budget
+    return len(asked)
 
 
 @pytest.mark.parametrize("kind", ["even", "saturated", "flat"])
 @pytest.mark.parametrize("bits", [0.5, 0.8, 1.0])
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
 def test_a_budget_is_kept_and_used(kind: str, bits: float, share: float) -> None:
+    """Of signs, whose later groups cost more."""
     fine = targets.refined(_map(kind))
-    make = _files(fine, bits)
-    largest = make(_HIGHEST).size_bytes  # type: ignore[operator]
-    budget = 250 + round(share * (largest - 250))
+    costs = np.append(0, np.cumsum(_GROUP * bits * np.linspace(0.8, 1.1, _LEVELS)))
+    assert _reached(_files(fine, costs), share, fine, _SIGNS) <= 4
+
+
+@pytest.mark.parametrize("kind", ["even", "saturated", "flat"])
+@pytest.mark.parametrize("typical", _VALUES)
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+def test_typical_bits_may_be_wrong_by_a_factor(
+    kind: str, typical: str, factor: float, share: float
+) -> None:
+    """Of values, whose bits rise ever faster."""
+    fine = targets.refined(_map(kind))
+    bits = _VALUES[typical]
+    assert _reached(_files(fine, factor * bits), share, fine, bits) <= (9 if kind == "flat" else 5)
+
+
+@pytest.mark.parametrize("kind", ["even", "saturated", "flat"])
+@pytest.mark.parametrize("power", [0.25, 0.6, 1.5, 3.0])
+@pytest.mark.parametrize("rest", [40, 3000])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+def test_typical_bits_may_be_of_another_form(
+    kind: str, power: float, rest: int, share: float
+) -> None:
+    """Up to eight times as many at low levels: that costs files, and no budget."""
+    fine = targets.refined(_map(kind))
+    typical = _VALUES["smooth"]
+    bits = typical[-1] * (typical / typical[-1]) ** power
+    assert _reached(_files(fine, bits, rest), share, fine, typical) <= 9
+
+
+@pytest.mark.parametrize("kind", ["even", "saturated"])
+@pytest.mark.parametrize("typical", _VALUES)
+def test_predictions_that_creep_are_given_up(kind: str, typical: str) -> None:
+    """Most of the bits in the first levels, where they were typical in the last."""
+    fine = targets.refined(_map(kind))
+    bits = 300 * np.sqrt(np.arange(33) / 32)
+    assert _reached(_files(fine, bits), 0.6, fine, _VALUES[typical]) <= 9
+
+
+def test_levels_that_are_free_where_it_was_typical() -> None:
+    """Typical bits say nothing of where levels rise; the levels themselves do."""
+    fine = targets.refined(_map("saturated"))
+    typical = np.minimum(5.0 * np.arange(33), 20)
+    for share in (0.1, 0.5, 0.9):
+        assert _reached(_files(fine, 2.0 * np.arange(33)), share, fine, typical) <= 9
+
+
+def test_no_file_is_made_twice_where_none_lies_between() -> None:
+    """One position of two costs more than is left: files are few, and the smaller one is taken."""
+    importance = np.array([[0.3, 0.6]])
+    make = _files(importance, 1000.0 * np.arange(2))
     asked: list[float] = []
 
     def counted(scale: float) -> targets.Measured:
         asked.append(scale)
-        return make(scale)  # type: ignore[operator, no-any-return]
+        return make(scale)
 
-    scale = targets.scale_for_budget(counted, budget, fine, _LEVELS, _GROUP, _HIGHEST)
-    assert scale in asked
-    assert 0.99 * budget <= make(scale).size_bytes <= budget  # type: ignore[operator]
-    assert len(asked) <= 4
+    typical = 900.0 * np.arange(2)
+    scale = targets.scale_for_budget(counted, 400, importance, typical, _HIGHEST)
+    assert make(scale).size_bytes == 325
+    assert len(asked) < 12
 
 
 def test_a_budget_beyond_the_largest_file_takes_the_largest() -> None:
     fine = targets.refined(_map("even"))
-    scale = targets.scale_for_budget(_files(fine, 0.8), 10**9, fine, _LEVELS, _GROUP, _HIGHEST)  # type: ignore[arg-type]
+    scale = targets.scale_for_budget(_files(fine, _SIGNS), 10**9, fine, _SIGNS, _HIGHEST)
     assert scale == pytest.approx(_HIGHEST, rel=1e-3)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 199])
-def test_an_impossible_budget_names_the_smallest(budget: int) -> None:
+@pytest.mark.parametrize("typical", [_SIGNS, *_VALUES.values()])
+def test_an_impossible_budget_names_the_smallest(budget: int, typical: NDArray[np.float64]) -> None:
     fine = targets.refined(_map("even"))
     message = f"^{budget} bytes are too few.*smallest possible is 200 bytes"
     with pytest.raises(RateError, match=message):
-        targets.scale_for_budget(_files(fine, 0.8), budget, fine, _LEVELS, _GROUP, _HIGHEST)  # type: ignore[arg-type]
+        targets.scale_for_budget(_files(fine, typical), budget, fine, typical, _HIGHEST)
 
 
 @pytest.mark.parametrize("target_db", [20.0, 25.0, 31.4, 33.99])

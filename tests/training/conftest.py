@@ -19,15 +19,14 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 # File, left, top: details with edges, texture and flat parts.
 TRAIN = [("kodim03", 100, 100), ("kodim03", 400, 200), ("kodim23", 100, 50)]
 VALID = [("kodim23", 400, 250), ("kodim03", 250, 300)]
-PLANES = ModelConfig(
-    n=64,
+VALUES = ModelConfig(
+    n=24,
     levels=8,
     width=48,
     hidden=32,
     encoder_blocks=1,
     decoder_blocks=1,
-    feedback=8,
-    codes="planes",
+    codes="values",
     lapped=True,
 )
 

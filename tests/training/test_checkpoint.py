@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import safe_open, save_file
+from tests.training.conftest import VALUES
 
 from cwic.errors import CheckpointError, UsageError
 from cwic_training.checkpoint import (
@@ -57,15 +58,23 @@ def test_round_trip(tmp_path: Path, checkpoint: Checkpoint) -> None:
     assert not loaded.network().training
 
 
-def test_the_network_computes_the_same(
-    tmp_path: Path, network: CodecNetwork, checkpoint: Checkpoint
-) -> None:
-    save_checkpoint(tmp_path / "c.safetensors", checkpoint)
-    x = torch.rand(1, 3, 24, 16)
+@pytest.mark.parametrize("codes", ["signs", "values"])
+def test_the_network_computes_the_same(tmp_path: Path, tiny: ModelConfig, codes: str) -> None:
+    torch.manual_seed(0)
+    network = CodecNetwork(tiny if codes == "signs" else VALUES).train()
     with torch.no_grad():
-        mine = network.eval().encode(x)
-        loaded = load_checkpoint(tmp_path / "c.safetensors").network().encode(x)
-    assert all(torch.equal(a, b) for a, b in zip(mine, loaded, strict=True))
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        network.encode(torch.rand(2, 3, 32, 32))
+    save_checkpoint(
+        tmp_path / "c.safetensors", Checkpoint(network.config, network.state_dict(), {})
+    )
+    x, scale = torch.rand(1, 3, 24, 16), torch.tensor([1.3])
+    with torch.no_grad():
+        mine = vars(network.eval()(x, scale))
+        loaded = vars(load_checkpoint(tmp_path / "c.safetensors").network()(x, scale))
+    assert mine["kept"].any()
+    assert all(torch.equal(mine[name], loaded[name]) for name in mine)
 
 
 def test_half_precision_is_stored_only_where_it_is_exact(
@@ -222,6 +231,7 @@ def test_a_state_names_its_model_and_what_differs(tmp_path: Path, tiny: ModelCon
         {"format": "cwic-checkpoint/1", "config": "{}", "training": "7"},
         {"format": "cwic-checkpoint/1", "config": "[]", "training": "{}"},
         {"format": "cwic-checkpoint/1", "config": '{"n": "many"}', "training": "{}"},
+        {"format": "cwic-checkpoint/1", "config": '{"codes": "planes"}', "training": "{}"},
     ],
 )
 def test_a_foreign_or_damaged_header_is_refused(

@@ -102,6 +102,58 @@ def test_every_option_arrives(passed: dict[str, Any]) -> None:
     }
 
 
+def test_a_model_of_values_is_trained_so(passed: dict[str, Any]) -> None:
+    result = invoke(
+        *("importance", "--preset", "nano-values", "--rate-model", "values", "--rate-weight", 253),
+        *("--scale-min", 0.15, "--scale-max", 2, "--muon-lr", 0.003, "--adam-lr", 0.001),
+        *("--ms-ssim", 0.5, "--crop", 192, "--batch", 4, *GLOBS),
+    )
+    assert result.exit_code == 0, result.output
+    assert passed["config"] == PRESETS["nano-values"]
+    assert passed["recipe"] == Recipe(
+        batch=4,
+        crop=192,
+        ms_ssim=0.5,
+        rate_weight=253.0,
+        rate_model="values",
+        scale_min=0.15,
+        scale_max=2.0,
+        muon_lr=0.003,
+        adam_lr=0.001,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["importance", "--model", "nano-values"], "; use --rate-model values"),
+        (
+            ["importance", "--model", "nano-values", "--rate-model", "context"],
+            "; use --rate-model values",
+        ),
+        (["main", "--model", "nano-values"], "; use stage importance"),
+        (["importance", "--model", "nano", "--rate-model", "values"], "--model nano-values"),
+        (
+            ["importance", "--model", "nano-values", "--rate-model", "values", "--rate-bpp", 0.5],
+            "; leave out --rate-bpp",
+        ),
+        (
+            ["importance", "--model", "nano-values", "--rate-model", "values", "--rate-weight", 0],
+            "--rate-weight 253",
+        ),
+    ],
+)
+def test_what_values_are_not_trained_with(
+    tmp_path: Path, photos: Any, arguments: list[object], remedy: str
+) -> None:
+    result = invoke(
+        *arguments, "--train-glob", photos.train, "--valid-glob", photos.valid, "-o", tmp_path
+    )
+    assert isinstance(result.exception, TrainingError)
+    assert str(result.exception).endswith(remedy)
+    assert "\n" not in str(result.exception)
+
+
 @pytest.mark.parametrize("stage", ["main", "importance", "entropy"])
 @pytest.mark.parametrize("missing", ["--train-glob", "--valid-glob", "-o"])
 def test_globs_and_output_are_required(passed: dict[str, Any], stage: str, missing: str) -> None:

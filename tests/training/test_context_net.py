@@ -13,13 +13,14 @@ from torch import Tensor
 from cwic.context import LOGITS, CodeModel
 from cwic.entropy_model import ContextModel
 from cwic.errors import TrainingError
-from cwic.level_model import level_contexts
+from cwic.layers import STAGES
+from cwic.level_model import Intervals, level_contexts
 from cwic.scan import PASSES
 from cwic_training import context_net, losses, ops
 from cwic_training.context_net import ContextNet
-from cwic_training.entropy import _sigmoid_table
-from cwic_training.model import ModelConfig
+from cwic_training.model import Coded, ModelConfig
 from cwic_training.recipe import Recipe
+from cwic_training.symbol_fit import sigmoid_table
 from cwic_training.task import CodecTask
 
 HIDDEN = 6
@@ -269,21 +270,30 @@ def test_quantised_is_exactly_the_integers(
 def test_quantised_costs_what_the_coder_pays(
     tiny: ModelConfig, spread: float, progressive: bool
 ) -> None:
-    """Up to the grid of the table, in each group."""
+    """Up to the grid of the table; in plain order in each group."""
     net = make_net(tiny, spread)
     net.quantised = True
     bits, mask, levels = content(tiny, (20, 35))
     rows = np.full((level_contexts(tiny.levels), tiny.levels + 1), 65536 // (tiny.levels + 1))
     rows[:, 0] += 65536 - rows.sum(1)
-    tensors: dict[str, NDArray[Any]] = {**net.integers(), "codes.p1": _sigmoid_table()}
+    tensors: dict[str, NDArray[Any]] = {**net.integers(), "codes.p1": sigmoid_table()}
     tensors["levels.frequencies"] = rows.astype(np.uint16)
     model = ContextModel(tensors, net.n, net.levels)
     codes = np.packbits(bits[0].numpy().astype(np.uint8), axis=0)
     made = model.encode(codes, levels[0].numpy().astype(np.uint8), progressive=progressive)
     with torch.inference_mode():
         cost = net(bits, mask, levels, progressive=progressive)
+    if progressive:
+        chosen = levels[0].numpy().astype(np.uint8)
+        parts = [part for k in range(len(STAGES)) for part in model.levels.encode_stage(chosen, k)]
+        paid = made.codes.bits + made.levels.bits - Intervals.joined(parts).bits
+        assert float(cost.sum()) == pytest.approx(paid, rel=0.005)
+        return
     by_group = cost.reshape(tiny.levels, -1).sum(1).numpy()
-    np.testing.assert_allclose(by_group, made.group_bits(tiny.levels), rtol=0.01)
+    symbols = 16 - np.log2(made.codes.freqs.astype(float))
+    counts = [2 * int((levels > g).sum()) for g in range(tiny.levels)]
+    paid_by_group = [part.sum() for part in np.split(symbols, np.cumsum(counts)[:-1])]
+    np.testing.assert_allclose(by_group, paid_by_group, rtol=0.01)
 
 
 def test_quantised_is_near_what_it_rounds(tiny: ModelConfig) -> None:
@@ -305,7 +315,7 @@ def test_integers_have_the_forms_that_the_runtime_takes(tiny: ModelConfig) -> No
         net.level[0, 0, 0] = 1e9
         net.last_bias[0, 0] = -1e9
     integers = net.integers()
-    code_model(net, _sigmoid_table())
+    code_model(net, sigmoid_table())
     assert integers["codes.own"][0, 0, 0, 0] == 127
     assert integers["codes.middle"][0, 0, 0] == -127
     assert integers["codes.level"][0, 0, 0] == 1 << 15
@@ -321,7 +331,7 @@ def test_the_widest_network_stays_exact(tiny: ModelConfig) -> None:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.fill_(1e9)
-    code_model(net, _sigmoid_table())
+    code_model(net, sigmoid_table())
 
 
 # ---- In the loss of the codec ---------------------------------------------------------------
@@ -331,12 +341,10 @@ def test_the_coded_rate_is_the_cost_per_pixel(tiny: ModelConfig) -> None:
     task = CodecTask(tiny, Recipe(rate_model="context"))
     assert task.context is not None
     bits, _, _ = content(tiny, count=2)
-    p = torch.rand(2, 1, 9, 11)
-    scale = torch.tensor([0.4, 1.2])
-    levels = ((p * scale.view(-1, 1, 1, 1)).clamp(0, 1) * tiny.levels).round()
-    mask = (torch.arange(16).view(1, -1, 1, 1) < 2 * levels).float()
-    rate = task._coded_bpp(bits, mask, p, scale)
-    cost = task.context(bits, mask, levels[:, 0].long())
+    levels = torch.randint(0, tiny.levels + 1, (2, 9, 11))
+    mask = (torch.arange(16).view(1, -1, 1, 1) < 2 * levels[:, None]).float()
+    rate = task._coded_bpp(bits, mask, levels)
+    cost = task.context(bits, mask, levels)
     torch.testing.assert_close(rate, cost.sum((1, 2, 3)) / (64 * 9 * 11))
 
 
@@ -348,14 +356,15 @@ def test_bits_that_are_sampled_feel_the_cost_of_all(tiny: ModelConfig, count: in
     bits, _, _ = content(tiny)
     p, scale = torch.rand(1, 1, 9, 11).expand(count, -1, -1, -1), torch.full((count,), 0.7)
     mask = ops.importance_mask(p, scale, tiny.levels, tiny.n)
+    levels = task.network.levels(p, scale)
 
     def gradient(sampled: bool) -> torch.Tensor:
         own = bits.expand(count, -1, -1, -1).clone().requires_grad_()
         counted = losses.code_bpp(p, scale, tiny.n)
         if sampled:
-            rate = task._sampled_bpp(counted, own, mask, p, scale)
+            rate = task._sampled_bpp(counted, Coded(own, own, mask, p, levels))
         else:
-            rate = task._coded_bpp(own, mask, p, scale)
+            rate = task._coded_bpp(own, mask, levels)
         (found,) = torch.autograd.grad(rate.sum(), own)
         return found.sum(0)
 
@@ -367,9 +376,9 @@ def test_bits_that_are_sampled_feel_the_cost_of_all(tiny: ModelConfig, count: in
 def test_without_a_context_network_there_is_no_coded_rate(tiny: ModelConfig) -> None:
     task = CodecTask(tiny, Recipe())
     assert task.context is None
-    bits, mask, _ = content(tiny)
+    bits, mask, levels = content(tiny)
     with pytest.raises(TrainingError, match="; use rate_model='context'$"):
-        task._coded_bpp(bits, mask, torch.rand(1, 1, 9, 11), torch.ones(1))
+        task._coded_bpp(bits, mask, levels)
 
 
 def test_the_network_is_the_same_with_either_rate_model(tiny: ModelConfig) -> None:

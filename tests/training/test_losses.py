@@ -75,6 +75,14 @@ def test_variable_rate_loss_by_hand() -> None:
     assert loss.item() == pytest.approx((60 + 40) / 2)
 
 
+def test_step_loss_by_hand() -> None:
+    distortion, bpp = torch.tensor([100.0, 10.0]), torch.tensor([0.25, 2.0])
+    step = torch.tensor([2.0, 0.5])
+    # lambda = 9 * 4 = 36: (100 + 36 * 0.25) / 6;  9 / 4: (10 + 9 / 4 * 2) / 1.5
+    loss = losses.step_loss(distortion, bpp, step, 9.0)
+    assert loss.item() == pytest.approx((109 / 6 + 14.5 / 1.5) / 2)
+
+
 def test_variable_rate_trades_by_the_square_of_the_scale() -> None:
     """One bit per pixel is worth weight / s^2 of distortion."""
     for s in (0.1, 0.5, 2.0):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from tests.training.conftest import VALUES
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,7 +21,7 @@ from cwic_training.model import PRESETS, STRIDE, CodecNetwork, ModelConfig
 CONFIGS = {
     "tiny": ModelConfig(n=16, levels=8, width=32, hidden=32, encoder_blocks=1, decoder_blocks=1),
     "nano": PRESETS["nano"],
-    "nano-planes": PRESETS["nano-planes"],
+    "nano-values": PRESETS["nano-values"],
     "base": PRESETS["base"],
 }
 
@@ -53,31 +54,35 @@ def test_shapes(any_network: CodecNetwork, size: tuple[int, int]) -> None:
     h, w = size[0] // STRIDE, size[1] // STRIDE
     with torch.no_grad():
         e, p = any_network.eval().encode(x)
-        y, _, mask, p_again, _ = any_network(x, torch.ones(2))
-    assert e.shape == mask.shape == (2, config.n, h, w)
-    assert p.shape == p_again.shape == (2, 1, h, w)
-    assert y.shape == x.shape
-    assert 0 < p.min() < p.max() < 1 or size == (8, 8) or config.importance == "uniform"
+        coded = any_network(x, torch.ones(2))
+    assert e.shape == coded.codes.shape == coded.kept.shape == (2, config.n, h, w)
+    assert p.shape == coded.p.shape == (2, 1, h, w)
+    assert coded.levels.shape == (2, h, w)
+    assert torch.equal(coded.levels, any_network.levels(p, torch.ones(2)))
+    assert coded.picture.shape == x.shape
+    if config.codes == "values":
+        assert (p == 0.5).all()
+    else:
+        assert 0 < p.min() < p.max() < 1 or size == (8, 8)
 
 
-@pytest.mark.parametrize("name", ["tiny", "nano", "nano-planes"])
+@pytest.mark.parametrize("name", ["tiny", "nano", "nano-values"])
 def test_nano_has_the_parameters_of_its_description(name: str) -> None:
     c = CONFIGS[name]
     block = (9 * c.width + c.width) + (c.width + 1) * c.hidden + (c.hidden + 1) * c.width
     pixels = 3 * STRIDE**2
     network = CodecNetwork(c)
-    values, taps = (c.n, 1) if network.planes is None else (network.planes.values, 9)
+    taps = 9 if c.lapped else 1
     trunk = (taps * pixels + 1) * c.width + c.encoder_blocks * block
-    projection = (c.width + 1) * values
+    projection = (c.width + 1) * c.n
     head = (9 * c.width + 1) * 64 + (9 * 64 + 1) * 64 + (64 + 1)
-    head = head if c.importance == "learned" else 0
-    synthesis = (values + 1) * c.width + c.decoder_blocks * block + (taps * c.width + 1) * pixels
+    synthesis = (c.n + 1) * c.width + c.decoder_blocks * block + (taps * c.width + 1) * pixels
     parts = (network.trunk, network.projection, network.importance, network.synthesis)
     counted = [sum(p.numel() for p in part.parameters()) for part in parts]
     assert counted == [trunk, projection, head, synthesis]
     codes = 9 * c.n**2 if c.feedback else 0
-    if network.planes is not None:
-        codes = c.n + values  # a height and an offset of each digit, a gain of each value
+    if c.codes == "values":
+        codes = c.n  # a gain of each
     assert sum(p.numel() for p in network.parameters()) == sum(counted) + codes
 
 
@@ -113,7 +118,7 @@ def test_the_decoder_mirrors_the_encoder(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "encode", "decode"),
-    [("nano", 29.9, 26.0), ("nano-planes", 25.8, 38.1), ("base", 72.5, 112.0)],
+    [("nano", 29.9, 26.0), ("nano-values", 28.8, 38.3), ("base", 72.5, 112.0)],
 )
 def test_cost_in_thousand_multiplications_a_pixel(name: str, encode: float, decode: float) -> None:
     network = CodecNetwork(CONFIGS[name]).eval()
@@ -209,43 +214,110 @@ def test_a_masked_code_is_zero_for_the_decoder(network: CodecNetwork, picture: T
     disturb(network)
     network.eval()
     with torch.no_grad():
-        y, _, mask, *_ = network(picture, torch.full((2,), 1e-6))
+        none = network(picture, torch.full((2,), 1e-6))
         nothing = network.decode(torch.zeros(2, 16, 8, 12))
-        assert not mask.any()
-        assert torch.equal(y, nothing)
-        y, _, mask, p, _ = network(picture, torch.full((2,), 1e6))
-        kept_all, _, ones, *_ = network(picture, None)
-    assert mask.all()
-    assert ones.all()
-    assert p.min() > 0
-    assert torch.equal(y, kept_all)
-    assert not torch.equal(y, nothing)
+        assert not none.kept.any()
+        assert torch.equal(none.picture, nothing)
+        most = network(picture, torch.full((2,), 1e6))
+        everything = network(picture, None)
+    assert most.kept.all()
+    assert everything.kept.all()
+    assert everything.levels is None
+    assert most.p.min() > 0
+    assert torch.equal(most.picture, everything.picture)
+    assert not torch.equal(most.picture, nothing)
 
 
-def test_every_parameter_learns(network: CodecNetwork, picture: Tensor) -> None:
+def test_values_without_importance_are_refused(picture: Tensor) -> None:
+    with pytest.raises(CheckpointError, match="; use stage importance$"):
+        CodecNetwork(VALUES)(picture, None)
+
+
+def _values_network() -> CodecNetwork:
+    torch.manual_seed(0)
+    network = CodecNetwork(VALUES)
     disturb(network)
-    y, _, _, p, _ = network(picture, torch.full((2,), 0.7))
-    ((y - picture).square().mean() + p.mean()).backward()
+    return network
+
+
+def test_a_picture_of_values_is_that_of_its_numbers(picture: Tensor) -> None:
+    network = _values_network().eval()
+    quantiser = network.quantiser
+    assert quantiser is not None
+    scale = torch.tensor([0.4, 1.7])
+    with torch.no_grad():
+        y, p = network.encode(picture)
+        levels = network.levels(p, scale)
+        q = quantiser.quantised(y, levels)
+        wanted = network.decode(quantiser.restored(q, levels))
+        coded = network(picture, scale)
+    assert p.std() > 0
+    assert 0 < coded.kept.mean() < 1
+    assert q.any()
+    assert torch.equal(coded.codes.round(), q)
+    assert torch.equal(coded.picture, wanted)
+
+
+def test_folding_the_gain_changes_nothing(picture: Tensor) -> None:
+    network = _values_network().eval()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with torch.no_grad():
+        y, _ = network.encode(picture)
+        weight, bias = network.folded_projection()
+        assert weight.shape == (VALUES.n, VALUES.width, 1, 1)
+        assert bias.any()
+        folded = F.conv2d(network.trunk((picture - 0.5) * 2), weight, bias)
+        torch.testing.assert_close(folded, y, rtol=1e-4, atol=1e-4)
+        restored = (y * 4).round() / 4
+        pictures = network.folded_synthesis()(restored) / 2 + 0.5
+        torch.testing.assert_close(pictures, network.decode(restored), rtol=1e-4, atol=1e-4)
+    assert network.folded_feedback() is None
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert (network.quantiser.gain.log().abs() > 0.1).any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("config", [CONFIGS["tiny"], VALUES], ids=["signs", "values"])
+def test_every_parameter_learns(config: ModelConfig, picture: Tensor) -> None:
+    torch.manual_seed(0)
+    network = CodecNetwork(config)
+    disturb(network)
+    coded = network(picture, torch.full((2,), 0.7))
+    ((coded.picture - picture).square().mean() + coded.p.square().mean()).backward()
     idle = [
         name
         for name, parameter in network.named_parameters()
         if parameter.grad is None or not parameter.grad.any()
     ]
-    # A constant before the normalisation is subtracted again.
-    assert set(idle) <= {"projection.bias"}
+    # A constant before the normalisation, or before a map is centred, is subtracted again.
+    assert set(idle) <= {"projection.bias", "importance.conv3.bias"}
 
 
+@pytest.mark.parametrize("config", [CONFIGS["tiny"], VALUES], ids=["signs", "values"])
 def test_autocast_keeps_codes_and_importance_in_float32(
-    network: CodecNetwork, picture: Tensor
+    config: ModelConfig, picture: Tensor
 ) -> None:
+    torch.manual_seed(0)
+    network = CodecNetwork(config).eval()
+    full = torch.full((2,), 1e6)
     with torch.no_grad():
-        wanted, *_ = network.eval()(picture, None)
+        wanted = network(picture, full)
         with torch.autocast("cpu", torch.bfloat16):
             e, p = network.encode(picture)
-            y, _, mask, *_ = network(picture, torch.ones(2))
-            got, *_ = network(picture, None)
-    assert {t.dtype for t in (e, p, y, mask, got)} == {torch.float32}
-    assert (got - wanted).abs().mean() < 0.05
+            got = network(picture, full)
+    assert {t.dtype for t in (e, p, got.picture, got.kept, got.codes)} == {torch.float32}
+    assert (got.picture - wanted.picture).abs().mean() < 0.05
+
+
+def test_values_are_not_rounded_by_autocast(picture: Tensor) -> None:
+    network = _values_network().eval()
+    quantiser = network.quantiser
+    assert quantiser is not None
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            y, _ = network.encode(picture)
+            features = network.trunk((picture - 0.5) * 2)
+        wanted = network.projection(features.float()) * quantiser.gain.view(1, -1, 1, 1)
+    torch.testing.assert_close(y, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_are_matrices_for_muon(any_network: CodecNetwork) -> None:
@@ -273,12 +345,30 @@ def test_a_configuration_survives_its_record(name: str) -> None:
         {"width": "256"},
         {"hidden": -1},
         {"encoder_blocks": 2.5},
+        {"importance": "none"},
+        {"codes": "words"},
+        {"codes": "planes"},
+        {"codes": "values"},  # with feedback
+        {"codes": "values", "feedback": 0, "arch": "base"},
+        {"codes": "values", "feedback": 0, "n": 200},
+        {"codes": "values", "feedback": 0, "n": 12},
+        {"codes": "values", "feedback": 0, "n": 0},
+        {"codes": "values", "feedback": 0, "levels": 0},
+        {"codes": "values", "feedback": 0, "levels": 256},
+        {"codes": "values", "feedback": 0, "n": 128.0},
     ],
 )
 def test_an_impossible_configuration_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match="use|choose") as caught:
+    with pytest.raises(CheckpointError, match="; (use|choose)") as caught:
         replace(PRESETS["nano"], **change)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"n": 192}, {"n": 8}, {"levels": 255}, {"levels": 1}])
+def test_levels_need_not_divide_values(change: dict[str, Any]) -> None:
+    config = replace(VALUES, **change)
+    e, _ = CodecNetwork(config).encode(torch.rand(1, 3, 8, 8))
+    assert e.shape == (1, config.n, 1, 1)
 
 
 @pytest.mark.parametrize("values", [{"depth": 3}, ["nano"], None, {1: 2}])

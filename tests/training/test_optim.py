@@ -27,7 +27,7 @@ def test_matrices_go_to_muon_and_the_rest_to_adam(preset: str) -> None:
     muon, adam = names(network, matrices), names(network, others)
     assert not muon & adam
     assert all(name.endswith(".weight") for name in muon)
-    vectors = (".bias", ".depthwise.weight", ".log_gain", ".height", ".offset")
+    vectors = (".bias", ".depthwise.weight", ".log_gain")
     assert all(name.endswith(vectors) for name in adam)
     learned = {"importance.conv3.weight"} if network.config.importance == "learned" else set()
     assert {"projection.weight"} | learned <= muon

@@ -30,6 +30,9 @@ from cwic_training.recipe import Recipe
         {"muon_lr": -0.1},
         {"adam_lr": -0.1},
         {"rate_weight": -1.0},
+        {"rate_weight": 0.0, "rate_model": "values"},
+        {"rate_bpp": 0.5, "rate_model": "values"},
+        {"stage": "main", "rate_model": "values"},
         {"rate_model": "bits"},
         {"rate_model": ""},
         {"ms_ssim": -0.1, "crop": 192},
@@ -44,5 +47,5 @@ def test_an_impossible_recipe_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_a_recipe_survives_its_record() -> None:
-    recipe = Recipe(stage="main", steps=7, rate_bpp=0.5, rate_model="values")
+    recipe = Recipe(steps=7, scale_max=2.0, rate_model="values")
     assert Recipe(**recipe.to_dict()) == recipe

@@ -36,6 +36,8 @@ def _options(command: Any) -> Any:
             click.option("-o", "--out", "folder", type=_path, required=True, help="Run folder."),
             click.option(
                 "--model",
+                "--preset",
+                "model",
                 type=click.Choice(sorted(PRESETS)),
                 help="Default: that of --init or --resume, else nano.",
             ),
@@ -86,7 +88,7 @@ def main_stage(**options: Any) -> None:
     type=click.Choice(RATE_MODELS),
     default=_DEFAULT.rate_model,
     show_default=True,
-    help="What a code costs in the loss.",
+    help="What codes cost in the loss; values: for nano-values, and the only one for it.",
 )
 @click.option(
     "--ms-ssim",

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.layers import STAGES, layer_of, prefixes, stage_of, stand_ins
 from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
-from cwic_training.digits import schedule
+from cwic_training.grids import on_grid, whole
 from cwic_training.model import ModelConfig
 
 __all__ = ["ContextNet"]
@@ -64,7 +64,7 @@ class ContextNet(nn.Module):
         self.middle = weights(groups, hidden, hidden, std=1.4 / hidden**0.5)
         self.middle_bias = nn.Parameter(torch.zeros(groups, hidden))
         self.last = weights(groups, hidden, size, std=0.05)
-        self.last_bias = nn.Parameter(_usual_logits(config).view(groups, size))
+        self.last_bias = nn.Parameter(torch.zeros(groups, size))
         group_of = torch.arange(self.n) // size
         allowed = group_of[:, None] < torch.arange(groups)[None, :]
         self.allowed: Tensor
@@ -72,11 +72,11 @@ class ContextNet(nn.Module):
         self.quantised = False
 
     def _w(self, weight: Tensor, grid: int, largest: int) -> Tensor:
-        return _on_grid(weight, grid, largest) if self.quantised else weight
+        return on_grid(weight, grid, largest) if self.quantised else weight
 
     def _a(self, z: Tensor) -> Tensor:
         a = z.clamp(0, LARGEST_ACTIVATION / ACTIVATION)
-        return _on_grid(a, ACTIVATION, LARGEST_ACTIVATION) if self.quantised else a
+        return on_grid(a, ACTIVATION, LARGEST_ACTIVATION) if self.quantised else a
 
     def forward(
         self, bits: Tensor, mask: Tensor, levels: Tensor, *, progressive: bool = False
@@ -174,10 +174,6 @@ class ContextNet(nn.Module):
     def integers(self) -> dict[str, NDArray[np.integer]]:
         """The arrays of :mod:`cwic.context`, named as there."""
 
-        def whole(weight: Tensor, grid: int, largest: int, kind: type) -> NDArray[np.integer]:
-            rounded = (weight * grid + 0.5).floor().clamp(-largest, largest)
-            return np.ascontiguousarray(rounded.cpu().numpy().astype(kind))
-
         earlier = (self.earlier * self.allowed).permute(1, 0, 2)
         grid = ACTIVATION * WEIGHT_GRID
         return {
@@ -238,18 +234,3 @@ def _geometry(height: int, width: int, device: str) -> list[tuple[Pass, Tensor, 
             first, second = (torch.from_numpy(a).to(device) for a in (positions, neighbours))
             found.append((scan, first, second))
     return found
-
-
-def _usual_logits(config: ModelConfig) -> Tensor:
-    """Where logits start, [n]: those of bit planes are mostly 0, one of two codes at a time."""
-    if config.codes == "signs":
-        return torch.zeros(config.n)
-    digits = schedule(config.n, config.feedback)
-    return torch.tensor(digits.occupancy).div(2).logit().repeat_interleave(2)
-
-
-def _on_grid(value: Tensor, grid: int, largest: int) -> Tensor:
-    """The nearest multiple of 1/grid, at most largest/grid; gradient of the identity within."""
-    limited = value.clamp(-largest / grid, largest / grid)
-    # Halves go up, as the shifts of the integers round.
-    return limited + (torch.floor(limited * grid + 0.5) / grid - limited).detach()

@@ -105,8 +105,8 @@ class ImportanceHead(nn.Module):
         width: feature channels.
         hidden: channels between.
         centred: P is 1/2 on average over many pictures, and only says what is more important
-            than what. Bit planes need that: else a smaller signal and more planes of it come to
-            the same, and training drifts to where all planes are always kept.
+            than what. Values in steps need that: else a smaller signal and finer steps come to
+            the same, and training drifts to where all steps are the finest.
     """
 
     mean: Tensor | None

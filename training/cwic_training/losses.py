@@ -16,6 +16,7 @@ __all__ = [
     "fixed_rate_loss",
     "level_bpp",
     "mse255",
+    "step_loss",
     "variable_rate_loss",
 ]
 
@@ -82,6 +83,23 @@ def variable_rate_loss(distortion: Tensor, bpp: Tensor, scale: Tensor, weight: f
     and high rates comparable.
     """
     return (scale * distortion + weight / scale * bpp).mean()
+
+
+def step_loss(distortion: Tensor, bpp: Tensor, step: Tensor, weight: float) -> Tensor:
+    """``mean((D + lambda R) / sqrt(lambda))``, lambda = weight step^2: :func:`variable_rate_loss`
+    for values in steps.
+
+    The squared error of a uniform quantiser is in proportion to the square of its step, so that
+    trade-off is the one at which the step is right.
+
+    Args:
+        distortion: of each picture, :func:`distortion`, [N].
+        bpp: rate of each in bits per pixel, [N].
+        step: :meth:`~cwic_training.quantiser.Quantiser.reference_steps` of each, [N].
+        weight: how much rate weighs, positive.
+    """
+    price = weight * step.square()
+    return ((distortion + price * bpp) / price.sqrt()).mean()
 
 
 def fixed_rate_loss(distortion: Tensor, bpp: Tensor, target_bpp: float, weight: float) -> Tensor:

@@ -9,12 +9,18 @@ Data flow, in the paper's notation; x is an RGB picture in [0, 1]::
 E is normalised per channel (batch normalisation without affine), so that each code bit
 starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution. In
 `nano` the codes are decided in groups, and E of a group depends on the bits of the earlier
-ones (:class:`~cwic_training.layers.DecisionFeedback`). In `nano-planes` the codes are bit planes
-of fewer values instead (:mod:`cwic_training.planes`), and it starts as a DCT.
+ones (:class:`~cwic_training.layers.DecisionFeedback`).
+
+In `nano-values` codes are numbers instead, values in steps that P chooses
+(:mod:`cwic_training.quantiser`), and a new network is a DCT::
+
+    F(x) ─┬─▶ E(x) × gain = y ──▶ q = round(y / step) ──▶ y^ = q step ──▶ D(y^ / gain) = x^
+          └─▶ P(x) ──▶ level ──▶ step
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +30,7 @@ from torch import Tensor, nn
 
 from cwic.errors import CheckpointError
 from cwic_training import ops
-from cwic_training.digits import dct_basis, deviations
+from cwic_training.dct import dct_basis, deviations
 from cwic_training.layers import (
     ChannelsLast,
     Conv2d,
@@ -34,9 +40,9 @@ from cwic_training.layers import (
     ResidualBlock,
     UniformImportance,
 )
-from cwic_training.planes import BitPlanes
+from cwic_training.quantiser import MOST_VALUES, Quantiser
 
-__all__ = ["PRESETS", "STRIDE", "CodecNetwork", "ModelConfig"]
+__all__ = ["PRESETS", "STRIDE", "CodecNetwork", "Coded", "ModelConfig"]
 
 STRIDE = 8
 """Pixels per code position, along each side."""
@@ -48,15 +54,16 @@ class ModelConfig:
 
     Attributes:
         arch: ``"base"`` or ``"nano"``.
-        n: code channels per position, a multiple of 8 and of ``levels``.
+        n: code channels per position, a multiple of 8; of signs one of ``levels`` too, of
+            values at most 192.
         levels: L, the highest importance level; 1..255.
         width: feature channels (`nano` only).
         hidden: channels inside a block (`nano` only).
         encoder_blocks, decoder_blocks: blocks on each side (`nano` only).
         feedback: groups that the codes are decided in, one after the other, a divisor of
             ``n``; 0 decides all at once, as the paper does.
-        codes: ``"signs"``, balanced bits, as the paper has them, or ``"planes"``, bit planes of
-            values (`nano` only; with feedback in groups of a multiple of 2 codes).
+        codes: ``"signs"``, balanced bits, as the paper has them, or ``"values"``, numbers in
+            steps that the importance map chooses (`nano` without feedback only).
         lapped: whether the first and the last convolution see the positions around, too
             (`nano` only).
         importance: ``"learned"``, or ``"uniform"`` for the same importance everywhere: the
@@ -86,21 +93,28 @@ class ModelConfig:
         counts = (self.encoder_blocks, self.decoder_blocks, self.feedback)
         if not all(isinstance(v, int) for v in sizes + counts) or min(*sizes, *counts) < 0:
             raise CheckpointError("the model's sizes are no whole numbers; use a preset's")
-        if not 1 <= self.levels <= 255 or self.n < 8 or self.n % 8 or self.n % self.levels:
+        if self.codes not in ("signs", "values"):
+            raise CheckpointError(f"unknown codes {self.codes!r}; use 'signs' or 'values'")
+        if self.codes == "values":
+            self._check_values()
+        elif not 1 <= self.levels <= 255 or self.n < 8 or self.n % 8 or self.n % self.levels:
             raise CheckpointError(
                 f"n={self.n}, levels={self.levels}: n must be a multiple of 8 and of levels, "
                 "and levels 1..255; choose for example n=128 and levels=16"
             )
         if self.feedback and self.n % self.feedback:
             raise CheckpointError(f"feedback={self.feedback} does not divide n={self.n}; use 8")
-        if self.codes not in ("signs", "planes"):
-            raise CheckpointError(f"unknown codes {self.codes!r}; use 'signs' or 'planes'")
-        if self.codes == "planes" and (
-            self.arch != "nano" or self.feedback == 0 or self.n // self.feedback % 2
-        ):
+
+    def _check_values(self) -> None:
+        if self.arch != "nano" or self.feedback:
             raise CheckpointError(
-                f"codes='planes' with arch={self.arch!r} and feedback={self.feedback}: bit planes "
-                "are for nano and are decided in groups of pairs; choose for example feedback=24"
+                f"codes='values' with arch={self.arch!r} and feedback={self.feedback}: values are "
+                "for nano and are not decided one after the other; use arch='nano', feedback=0"
+            )
+        if not 1 <= self.levels <= 255 or not 8 <= self.n <= MOST_VALUES or self.n % 8:
+            raise CheckpointError(
+                f"n={self.n}, levels={self.levels}: of values n must be a multiple of 8 up to "
+                f"{MOST_VALUES}, and levels 1..255; choose for example n=128 and levels=32"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,12 +137,11 @@ PRESETS: dict[str, ModelConfig] = {
         arch="nano", n=128, levels=16, feedback=8, encoder_blocks=5, decoder_blocks=8
     ),
     "nano-uniform": ModelConfig(arch="nano", n=128, levels=16, feedback=8, importance="uniform"),
-    "nano-planes": ModelConfig(
+    "nano-values": ModelConfig(
         arch="nano",
-        n=384,
-        levels=24,
-        feedback=24,
-        codes="planes",
+        n=128,
+        levels=32,
+        codes="values",
         lapped=True,
         encoder_blocks=3,
         decoder_blocks=5,
@@ -144,10 +157,10 @@ def _nano_trunk(c: ModelConfig) -> nn.Sequential:
     return nn.Sequential(nn.PixelUnshuffle(STRIDE), ChannelsLast(), first, *blocks)
 
 
-def _nano_synthesis(c: ModelConfig, inputs: int) -> nn.Sequential:
+def _nano_synthesis(c: ModelConfig) -> nn.Sequential:
     blocks = [MixBlock(c.width, c.hidden) for _ in range(c.decoder_blocks)]
     last = Conv2d(c.width, 3 * STRIDE**2, 3 if c.lapped else 1)
-    first = Conv2d(inputs, c.width)
+    first = Conv2d(c.n, c.width)
     return nn.Sequential(ChannelsLast(), first, *blocks, last, nn.PixelShuffle(STRIDE))
 
 
@@ -183,80 +196,87 @@ def _base_synthesis(c: ModelConfig) -> nn.Sequential:
     )
 
 
+@dataclass(frozen=True)
+class Coded:
+    """A batch of pictures as codes, and what the decoder makes of them.
+
+    Attributes:
+        picture: reconstruction, float32 [N, 3, 8h, 8w], not clipped: training needs the gradient
+            outside [0, 1] too.
+        codes: float32 [N, n, h, w]. Of signs the bits B, all of them; of values u, which are in
+            steps, -127..127, and become codes when they are rounded.
+        kept: which codes are sent, ones and zeros of that shape.
+        p: importance in [0, 1], float32 [N, 1, h, w].
+        levels: int64 [N, h, w], 0..L; None where every code is kept.
+    """
+
+    picture: Tensor
+    codes: Tensor
+    kept: Tensor
+    p: Tensor
+    levels: Tensor | None
+
+
 class CodecNetwork(nn.Module):
     """Encoder, importance map and decoder of one model."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        planes = config.codes == "planes"
-        self.planes = BitPlanes(config.n, config.feedback) if planes else None
-        projected = config.n if self.planes is None else self.planes.values
+        values = config.codes == "values"
         if config.arch == "nano":
-            self.trunk, self.synthesis = _nano_trunk(config), _nano_synthesis(config, projected)
+            self.trunk, self.synthesis = _nano_trunk(config), _nano_synthesis(config)
             width, head = config.width, 64
         else:
             self.trunk, self.synthesis = _base_trunk(), _base_synthesis(config)
             width, head = 256, 128
-        self.projection = Conv2d(width, projected)
-        self.normalise = (
-            nn.BatchNorm2d(config.n, affine=False, momentum=0.05) if self.planes is None else None
-        )
-        signs = config.feedback and self.planes is None
-        self.feedback = DecisionFeedback(config.n, config.feedback) if signs else None
-        if self.planes is not None:
-            self._start_as_dct(self.planes)
-        learned = config.importance == "learned"
-        self.importance = (
-            ImportanceHead(width, head, centred=planes) if learned else UniformImportance()
-        )
+        self.projection = Conv2d(width, config.n)
+        self.normalise = None if values else nn.BatchNorm2d(config.n, affine=False, momentum=0.05)
+        self.feedback = DecisionFeedback(config.n, config.feedback) if config.feedback else None
+        self.quantiser = Quantiser(config.n, config.levels) if values else None
+        self.importance: nn.Module = UniformImportance()
+        if config.importance == "learned":
+            self.importance = ImportanceHead(width, head, centred=values)
+        if self.quantiser is not None:
+            self._start_as_dct(self.quantiser)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Picture in [0, 1], float [N, 3, H, W], sides multiples of 8, to (E, P).
 
         Returns:
-            E: normalised code values, float32 [N, n, H/8, W/8]; a code bit is E > 0.
+            E: float32 [N, n, H/8, W/8]. Of signs the normalised values, a code bit is E > 0; of
+                values y, which the quantiser takes.
             P: importance in [0, 1], float32 [N, 1, H/8, W/8].
         """
         raw, p = self.analysed(x)
         return self.decided(raw), p
 
     def analysed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the features were projected to, [N, n or m, h, w], and P as above."""
+        """What the features were projected to, [N, n, h, w], of values y in float32; P as above."""
         features = self.trunk((x - 0.5) * 2)
         p: Tensor = self.importance(features)
-        if self.planes is None:
+        if self.quantiser is None:
             return self.projection(features), p
-        # In bfloat16 the last planes would drown in the rounding of large values.
+        # In bfloat16 the finest steps would drown in the rounding of large values.
         with torch.autocast(x.device.type, enabled=False):
-            return self.projection(features.float()), p
+            return self.projection(features.float()) * self.quantiser.gain.view(1, -1, 1, 1), p
 
-    def decided(self, raw: Tensor, levels: Tensor | None = None) -> Tensor:
-        """E of what the features were projected to.
-
-        Args:
-            raw: of :meth:`analysed`.
-            levels: int64 [N, h, w], which codes will be kept: bit planes are rounded to those.
-                None: not known yet.
-        """
-        if self.planes is not None:
-            lifted = raw
-            if levels is not None:
-                lifted = self.planes.lifted(raw, levels, self.config.levels)
-            e: Tensor = self.planes(lifted)
-            return e
+    def decided(self, raw: Tensor) -> Tensor:
+        """E of what :meth:`analysed` returns; of values that is E already."""
+        if self.quantiser is not None:
+            return raw
         if self.feedback is not None:
             return self.feedback(raw, self._normalise)  # type: ignore[no-any-return]
         return self._normalise(raw.float(), slice(None))
 
     @torch.no_grad()
-    def _start_as_dct(self, planes: BitPlanes) -> None:
-        """Linear layers that together are a DCT; blocks start as nothing.
+    def _start_as_dct(self, quantiser: Quantiser) -> None:
+        """Linear layers that together are a DCT; blocks and the importance map start as nothing.
 
         Features have about the same variance, so that a step of training changes small ones
         as little, in proportion, as large ones.
         """
-        rows = list(planes.schedule.rows)
+        rows = list(quantiser.rows)
         basis, spread = dct_basis(), deviations()[:, None]
         order = (rows + [row for row in range(len(basis)) if row not in rows])[: self.config.width]
         there, back = (basis / spread)[order], (basis * spread)[order].T
@@ -272,9 +292,11 @@ class CodecNetwork(nn.Module):
         first.centre()[: len(order)] = there
         first.centre()[len(order) :] = spare
         last.centre()[:, : len(order)] = back
-        eye = torch.eye(planes.values, self.config.width)
+        eye = torch.eye(self.config.n, self.config.width)
         self.projection.weight.copy_(eye)
         entry.weight.copy_(eye.T)
+        if isinstance(self.importance, ImportanceHead):
+            self.importance.conv3.weight.zero_()
 
     def _normalise(self, sums: Tensor, channels: slice) -> Tensor:
         """:attr:`normalise` for some of its channels, which are known one group at a time."""
@@ -292,57 +314,51 @@ class CodecNetwork(nn.Module):
         )
 
     def decode(self, z: Tensor) -> Tensor:
-        """Masked codes in {-1, 0, 1}, float [N, n, h, w], to a picture [N, 3, 8h, 8w].
+        """Codes, float [N, n, h, w], to a picture, float32 [N, 3, 8h, 8w], not clipped.
 
-        The result is not clipped: training needs the gradient outside [0, 1] too.
+        Args:
+            z: of signs the masked codes in {-1, 0, 1}; of values y^.
         """
-        return self._pictures(z if self.planes is None else self.planes.restored(z))
-
-    def _pictures(self, values: Tensor) -> Tensor:
-        y: Tensor = self.synthesis(values).float()
+        if self.quantiser is not None:
+            z = z / self.quantiser.gain.view(1, -1, 1, 1)
+        y: Tensor = self.synthesis(z).float()
         return y / 2 + 0.5
 
-    def forward(
-        self, x: Tensor, scale: Tensor | None, *, codes_are_priced: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, scale: Tensor | None) -> Coded:
         """One pass as training sees it.
 
         Args:
             x: picture in [0, 1], float [N, 3, H, W].
             scale: rate factor per picture, float [N]; None keeps every code (stage `main`).
-            codes_are_priced: whether a loss of B itself follows. Without one the codes of bit
-                planes have no gradient, for pictures have theirs through the values.
 
-        Returns:
-            The reconstruction (unclipped), the code bits B [N, n, h, w], the mask m of that
-            shape (ones if ``scale`` is None), P [N, 1, h, w] and what the features were
-            projected to, [N, n, h, w], of bit planes the values [N, m, h, w].
+        Raises:
+            CheckpointError: ``scale`` is None and codes are values.
         """
-        raw, p = self.analysed(x)
-        levels = None if scale is None else self.levels(p, scale)
-        followed = self.planes is None or codes_are_priced
-        with torch.set_grad_enabled(followed and torch.is_grad_enabled()):
-            bits = ops.binarize(self.decided(raw, levels))
+        return self.coded(*self.analysed(x), scale)
+
+    def coded(self, raw: Tensor, p: Tensor, scale: Tensor | None) -> Coded:
+        """:meth:`forward` of what :meth:`analysed` returns, which several rates may share."""
+        if self.quantiser is not None:
+            if scale is None:
+                raise CheckpointError(
+                    "without importance no step is chosen for values; use stage importance"
+                )
+            restored, u, kept, levels = self.quantiser.straight_through(raw, p, scale)
+            return Coded(self.decode(restored), u, kept, p, levels)
+        bits = ops.binarize(self.decided(raw))
         if scale is None:
-            mask = torch.ones_like(bits)
-        elif self.planes is None:
-            mask = ops.importance_mask(p, scale, self.config.levels, self.config.n)
+            kept = torch.ones_like(bits)
         else:
-            mask = self.planes.mask(p, scale, self.config.levels)
-        if self.planes is None:
-            values = (2 * bits - 1) * mask
-        else:
-            values = self.planes.straight_through(raw, bits, mask)
-        return self._pictures(values), bits, mask, p, raw
+            kept = ops.importance_mask(p, scale, self.config.levels, self.config.n)
+        picture = self.decode((2 * bits - 1) * kept)
+        return Coded(picture, bits, kept, p, None if scale is None else self.levels(p, scale))
 
     def levels(self, p: Tensor, scale: Tensor) -> Tensor:
         """Levels of importance [N, 1, h, w] at rate factors [N], int64 [N, h, w]."""
         return ops.importance_levels(p.detach(), scale, self.config.levels)[:, 0].long()
 
     def folded_projection(self) -> tuple[Tensor, Tensor]:
-        """Weight [n, width, 1, 1] and bias [n] of E, with what follows folded in."""
-        if self.planes is not None:
-            return self.planes.folded_projection(self.projection.weight, self.projection.bias)
+        """Weight [n, width, 1, 1] and bias [n] of E, float32, with what follows folded in."""
         gain, mean = self._gain_and_mean()
         weight = self.projection.weight.double() * gain[:, None]
         bias = (self.projection.bias.double() - mean) * gain
@@ -350,8 +366,6 @@ class CodecNetwork(nn.Module):
 
     def folded_feedback(self) -> Tensor | None:
         """Kernel [n, n, k, k] from earlier signs to E; None without feedback."""
-        if self.planes is not None:
-            return self.planes.folded_feedback()
         if self.feedback is None:
             return None
         return (
@@ -359,13 +373,25 @@ class CodecNetwork(nn.Module):
         ).float()
 
     def folded_synthesis(self) -> nn.Sequential:
-        """The decoder as a network of masked codes."""
-        if self.planes is None:
+        """The decoder as a network of what :meth:`decode` takes; its pictures are in [-1, 1].
+
+        Of signs it is :attr:`synthesis` itself, of values a copy.
+        """
+        if self.quantiser is None:
             return self.synthesis
-        before, *others = self.synthesis
-        return nn.Sequential(before, self.planes.restoring(), *others)
+        folded = copy.deepcopy(self.synthesis)
+        entry = folded[1]
+        if not isinstance(entry, Conv2d):
+            raise CheckpointError("the decoder is not that of nano; use a preset's model")
+        with torch.no_grad():
+            entry.weight.copy_(entry.weight.double() / self.quantiser.gain.double())
+        return folded
 
     def _gain_and_mean(self) -> tuple[Tensor, Tensor]:
+        """What sums are multiplied by, and what is subtracted before: float64 [n] both."""
+        if self.quantiser is not None:
+            gain = self.quantiser.gain.double()
+            return gain, torch.zeros_like(gain)
         norm = self.normalise
         mean, var = (None, None) if norm is None else (norm.running_mean, norm.running_var)
         if norm is None or mean is None or var is None:

@@ -65,16 +65,11 @@ def importance_mask_decomposed(p: Tensor, scale: Tensor, levels: int, n: int) ->
     return (_channel_index(kept, n) < kept).to(p.dtype)
 
 
-def importance_mask_surrogate(
-    p: Tensor, scale: Tensor, levels: int, n: int, width: float | None = None
-) -> Tensor:
-    """The function whose gradient :func:`importance_mask` uses; ``levels`` plays no part.
-
-    ``width`` is in codes; None: :data:`MASK_SURROGATE_WIDTH`.
-    """
+def importance_mask_surrogate(p: Tensor, scale: Tensor, levels: int, n: int) -> Tensor:
+    """The function whose gradient :func:`importance_mask` uses; ``levels`` plays no part."""
     del levels
     kept = (p * scale.view(-1, 1, 1, 1)).clamp(0, 1) * n
-    return torch.sigmoid((kept - _channel_index(p, n) - 0.5) / (width or MASK_SURROGATE_WIDTH))
+    return torch.sigmoid((kept - _channel_index(p, n) - 0.5) / MASK_SURROGATE_WIDTH)
 
 
 @torch.library.custom_op("cwic::binarize", mutates_args=())

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from cwic_training import ops
 from cwic_training.data import open_centre
 from cwic_training.model import CodecNetwork
 
@@ -71,14 +70,11 @@ def quality_scales(
 
 
 def _ms_ssim(network: CodecNetwork, x: Tensor, scales: Sequence[float]) -> list[float]:
-    config = network.config
     found = []
     with torch.inference_mode():
         raw, p = network.analysed(x)
         for scale in torch.tensor(scales)[:, None]:
-            signs = 2 * ops.binarize(network.decided(raw, network.levels(p, scale))) - 1
-            mask = ops.importance_mask(p, scale, config.levels, config.n)
-            y = network.decode(signs * mask).clamp(0, 1)
+            y = network.coded(raw, p, scale).picture.clamp(0, 1)
             value = multiscale_structural_similarity_index_measure(y, x, data_range=1.0)
             found.append(float(value))
     return found

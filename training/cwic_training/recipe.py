@@ -28,9 +28,10 @@ class Recipe:
         rate_weight: weight of the rate term; with ``rate_bpp`` the weight of the hinge.
         rate_model: what kept codes cost in the loss: ``"count"``, one bit each; ``"context"``,
             what a context network trained along with the model makes of them; ``"values"``, for
-            bit planes, what a smooth model of the values behind them does.
+            models of values and the only one for them, what a smooth model of values does.
         rate_bpp: None for variable rate, else the paper's fixed target r in bits per pixel.
-        scale_min, scale_max: range of the rate factor s, drawn log-uniformly.
+        scale_min, scale_max: range of the rate factor s, drawn log-uniformly, with
+            ``rate_model="values"`` uniformly.
         muon_lr, adam_lr: learning rates of weight matrices and of the rest.
         seed: of initial weights, crops and rate factors; 0 to 2**32 - 1.
         precision: ``"bf16-mixed"`` or ``"32-true"``.
@@ -61,6 +62,8 @@ class Recipe:
             raise TrainingError(
                 f"unknown rate model {self.rate_model!r}; use one of {', '.join(RATE_MODELS)}"
             )
+        if self.rate_model == "values":
+            self._check_values()
         if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
             raise TrainingError("steps, batch and validation interval must be at least 1")
         if self.crop <= 0 or self.crop % STRIDE:
@@ -84,6 +87,16 @@ class Recipe:
             raise TrainingError("scales must satisfy 0 < scale_min <= scale_max")
         if min(self.muon_lr, self.adam_lr, self.rate_weight) < 0:
             raise TrainingError("learning rates and the rate weight must not be negative")
+
+    def _check_values(self) -> None:
+        if self.stage != "importance":
+            raise TrainingError(
+                "without importance no step is chosen for values; use stage importance"
+            )
+        if self.rate_bpp is not None:
+            raise TrainingError("values are trained for all rates at once; leave out --rate-bpp")
+        if self.rate_weight == 0:
+            raise TrainingError("values need a price; use for example --rate-weight 253")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from cwic.errors import TrainingError
-from cwic_training import losses, ops
+from cwic_training import losses
 from cwic_training.checkpoint import Checkpoint
 from cwic_training.context_net import ContextNet
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork, Coded, ModelConfig
 from cwic_training.optim import CONTEXT_RATE, MuonAdam, split_parameters, warmup_stable_decay
 from cwic_training.recipe import Recipe
 from cwic_training.value_net import ValueNet
 
-__all__ = ["VALIDATION_SCALES", "CodecTask"]
+__all__ = ["VALIDATION_SCALES", "VALUES_VALIDATION_SCALES", "CodecTask"]
 
 _CONTEXT_HIDDEN = 48
 """Less than the width of the network that is shipped: its gradients only have to point the way."""
@@ -34,6 +34,9 @@ again a step."""
 VALIDATION_SCALES = (0.1, 0.25, 0.6, 1.5)
 """Rate factors at which a variable-rate model is validated."""
 
+VALUES_VALIDATION_SCALES = (0.2, 0.5, 0.9, 1.5)
+"""Those of models of values."""
+
 
 class CodecTask(pl.LightningModule):
     """Training of one network by one recipe.
@@ -46,23 +49,33 @@ class CodecTask(pl.LightningModule):
         super().__init__()
         self.network = CodecNetwork(config)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.values = self._value_net(recipe)
         self.context = (
             ContextNet(config, _CONTEXT_HIDDEN) if recipe.rate_model == "context" else None
         )
-        self.values = self._value_net() if recipe.rate_model == "values" else None
         self.recipe = recipe
         warmup = 100 if recipe.rate_model == "count" else _PRICE_FIRST
         self.rate_factor = warmup_stable_decay(recipe.steps, recipe.cooldown, warmup)
         self.price_factor = warmup_stable_decay(recipe.steps, recipe.cooldown, 20)
         self.steps_done = 0
 
-    def _value_net(self) -> ValueNet:
-        if self.network.planes is None:
+    def _value_net(self, recipe: Recipe) -> ValueNet | None:
+        quantiser, priced = self.network.quantiser, recipe.rate_model == "values"
+        if quantiser is None:
+            if priced:
+                raise TrainingError(
+                    "the codes of this model are signs and no values; use --rate-model context, or "
+                    "--model nano-values"
+                )
+            return None
+        if recipe.stage == "main":
+            raise TrainingError("a model of values has no stage main; use stage importance")
+        if not priced:
             raise TrainingError(
-                "the model has no values behind its codes; use rate_model='context' or a model of "
-                "bit planes"
+                f"rate model {recipe.rate_model!r} prices signs, and this model has values; use "
+                "--rate-model values"
             )
-        return ValueNet(self.network.planes.values, self.network.config.levels)
+        return ValueNet(quantiser.sizes, quantiser.levels)
 
     def configure_optimizers(self) -> MuonAdam:
         matrices, others = split_parameters(self.network)
@@ -112,57 +125,61 @@ class CodecTask(pl.LightningModule):
         if self.recipe.rate_bpp is not None:
             return torch.ones(count, device=self.device)
         rng = np.random.default_rng([self.recipe.seed, 2, self.trainer.global_step])
-        low, high = np.log(self.recipe.scale_min), np.log(self.recipe.scale_max)
-        scales = np.exp(rng.uniform(low, high, count)).astype(np.float32)
-        return torch.from_numpy(scales).to(self.device)
+        low, high = self.recipe.scale_min, self.recipe.scale_max
+        if self.network.quantiser is not None:
+            scales = rng.uniform(low, high, count)  # steps are geometric in s already
+        else:
+            scales = np.exp(rng.uniform(np.log(low), np.log(high), count))
+        return torch.from_numpy(scales.astype(np.float32)).to(self.device)
 
-    def _bpp(self, p: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(codes, levels) in bits per pixel, per picture, both before entropy coding."""
-        config = self.network.config
+    def _bpp(self, coded: Coded, scale: Tensor | None, *, training: bool) -> tuple[Tensor, Tensor]:
+        """(codes, levels) in bits per pixel, per picture, as the recipe prices them."""
+        p, config = coded.p, self.network.config
         if scale is None:
             full = torch.full((p.shape[0],), config.n / losses.PIXELS_PER_CODE, device=p.device)
             return full, torch.zeros_like(full)
-        codes = losses.code_bpp(p, scale, config.n)
-        return codes, losses.level_bpp(p, scale, config.levels)
-
-    def _coded_bpp(self, bits: Tensor, mask: Tensor, p: Tensor, scale: Tensor) -> Tensor:
-        """What the context network makes of the codes, bits per pixel, per picture [N]."""
+        levels = losses.level_bpp(p, scale, config.levels)
+        if self.values is not None:
+            return self._valued_bpp(coded, noisy=training), levels
         if self.context is None:
-            raise TrainingError("the recipe has no context network; use rate_model='context'")
-        levels = self.network.levels(p, scale)
-        with torch.autocast(p.device.type, enabled=False):
-            cost: Tensor = self.context(bits.float(), mask.float(), levels)
-        return cost.sum((1, 2, 3)) / (losses.PIXELS_PER_CODE * p[0].numel())
+            return losses.code_bpp(p, scale, config.n), levels
+        if training:
+            return self._sampled_bpp(losses.code_bpp(p, scale, config.n), coded), levels
+        return self._coded_bpp(coded.codes, coded.kept, coded.levels), levels
 
-    def _sampled_bpp(
-        self, counted: Tensor, bits: Tensor, mask: Tensor, p: Tensor, scale: Tensor
-    ) -> Tensor:
+    def _coded_bpp(self, bits: Tensor, mask: Tensor, levels: Tensor | None) -> Tensor:
+        """What the context network makes of the codes, bits per pixel, per picture [N]."""
+        if self.context is None or levels is None:
+            raise TrainingError("the recipe has no context network; use rate_model='context'")
+        with torch.autocast(bits.device.type, enabled=False):
+            cost: Tensor = self.context(bits.float(), mask.float(), levels)
+        return _per_pixel(cost)
+
+    def _sampled_bpp(self, counted: Tensor, coded: Coded) -> Tensor:
         """:meth:`_coded_bpp` of some pictures; others: kept codes at the mean cost of those.
 
         How the bits are chosen changes the cost of those few only, so its gradient there counts
         for the others too: the encoder would hardly feel what its bits cost otherwise.
         """
-        # A code of bit planes may cost next to nothing or many bits, so no mean stands for it.
-        planes = self.network.planes is not None
-        step = 1 if planes else max(1, min(_CONTEXT_SHARE, len(counted) // 2))
-        seen = bits[::step].detach()
-        seen = seen + (bits[::step] - seen) * (len(counted) / len(seen))
-        coded = self._coded_bpp(seen, mask[::step], p[::step], scale[::step])
-        cost = coded.detach().sum() / counted[::step].detach().sum().clamp(min=1e-6)
+        step = max(1, min(_CONTEXT_SHARE, len(counted) // 2))
+        bits, levels = coded.codes[::step], coded.levels
+        seen = bits.detach()
+        seen = seen + (bits - seen) * (len(counted) / len(seen))
+        known = None if levels is None else levels[::step]
+        found = self._coded_bpp(seen, coded.kept[::step], known)
+        cost = found.detach().sum() / counted[::step].detach().sum().clamp(min=1e-6)
         bpp = counted * cost
-        bpp[::step] = coded
+        bpp[::step] = found
         return bpp
 
-    def _valued_bpp(self, raw: Tensor, p: Tensor, scale: Tensor, *, noisy: bool) -> Tensor:
-        """What the smooth model makes of the values behind the codes, per picture [N]."""
-        if self.values is None or self.network.planes is None:
+    def _valued_bpp(self, coded: Coded, *, noisy: bool) -> Tensor:
+        """What the smooth model makes of values, bits per pixel, per picture [N]."""
+        if self.values is None:
             raise TrainingError("the recipe has no model of values; use rate_model='values'")
-        levels = self.network.levels(p, scale)
-        w, kept = self.network.planes.intervals(raw, levels, self.network.config.levels)
-        noise = self._noise(w) if noisy else None
-        with torch.autocast(p.device.type, enabled=False):
-            cost: Tensor = self.values(w, kept, levels, noise)
-        return cost.sum((1, 2, 3)) / (losses.PIXELS_PER_CODE * p[0].numel())
+        noise = self._noise(coded.codes) if noisy else None
+        with torch.autocast(coded.codes.device.type, enabled=False):
+            cost: Tensor = self.values(coded.codes, coded.kept, coded.levels, noise)
+        return _per_pixel(cost)
 
     def _noise(self, like: Tensor) -> Tensor:
         """-1/2 to 1/2, a function of the seed and the step."""
@@ -170,9 +187,12 @@ class CodecTask(pl.LightningModule):
         return torch.from_numpy(rng.random(tuple(like.shape), np.float32) - 0.5).to(like.device)
 
     def _loss(self, distortion: Tensor, bpp: Tensor, scale: Tensor | None) -> Tensor:
-        r = self.recipe
+        r, quantiser = self.recipe, self.network.quantiser
         if scale is None:
             return distortion.mean()
+        if quantiser is not None:
+            step = quantiser.reference_steps(scale)
+            return losses.step_loss(distortion, bpp, step, r.rate_weight)
         if r.rate_bpp is not None:
             return losses.fixed_rate_loss(distortion, bpp, r.rate_bpp, r.rate_weight)
         return losses.variable_rate_loss(distortion, bpp, scale, r.rate_weight)
@@ -180,14 +200,10 @@ class CodecTask(pl.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
         scale = self._scales(x.shape[0])
-        priced = self.context is not None
-        y, bits, mask, p, raw = self.network(x, scale, codes_are_priced=priced)
+        coded: Coded = self.network(x, scale)
+        y = coded.picture
         distortion = losses.distortion(x, y, self.recipe.ms_ssim)
-        codes, levels = self._bpp(p, scale)
-        if self.context is not None and scale is not None:
-            codes = self._sampled_bpp(codes, bits, mask, p, scale)
-        if self.values is not None and scale is not None:
-            codes = self._valued_bpp(raw, p, scale, noisy=True)
+        codes, levels = self._bpp(coded, scale, training=True)
         loss = self._loss(distortion, codes + levels, scale)
         psnr = 10 * torch.log10(255.0**2 / losses.mse255(x, y.detach())).mean()
         self.log("psnr", psnr, prog_bar=True)
@@ -199,27 +215,14 @@ class CodecTask(pl.LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         x = batch.float() / 255
         raw, p = self.network.analysed(x)
-        config = self.network.config
-        several = self.recipe.stage != "main" and self.recipe.rate_bpp is None
-        scales: tuple[float, ...] = VALIDATION_SCALES if several else (1.0,)
+        scales = self._validation_scales()
         total = torch.zeros((), device=self.device)
         for value in scales:
-            scale = (
-                None if self.recipe.stage == "main" else torch.full((1,), value, device=p.device)
-            )
-            levels = None if scale is None else self.network.levels(p, scale)
-            bits = ops.binarize(self.network.decided(raw, levels))
-            mask = (
-                torch.ones_like(bits)
-                if scale is None
-                else ops.importance_mask(p, scale, config.levels, config.n)
-            )
-            y = self.network.decode((2 * bits - 1) * mask)
-            codes, levels = self._bpp(p, scale)
-            if self.context is not None and scale is not None:
-                codes = self._coded_bpp(bits, mask, p, scale)
-            if self.values is not None and scale is not None:
-                codes = self._valued_bpp(raw, p, scale, noisy=False)
+            main = self.recipe.stage == "main"
+            scale = None if main else torch.full((1,), value, device=p.device)
+            coded = self.network.coded(raw, p, scale)
+            y = coded.picture
+            codes, levels = self._bpp(coded, scale, training=False)
             total += self._loss(self._distortion(x, y), codes + levels, scale)
             y = y.clamp(0, 1)
             mse = losses.mse255(x, y)
@@ -229,6 +232,12 @@ class CodecTask(pl.LightningModule):
                 self._log_pictures(x[0], y[0], p[0])
         self.log("val/loss", total / len(scales), prog_bar=True)
         self._log_step(self.trainer.global_step)
+
+    def _validation_scales(self) -> tuple[float, ...]:
+        if self.network.quantiser is not None:
+            return VALUES_VALIDATION_SCALES
+        several = self.recipe.stage != "main" and self.recipe.rate_bpp is None
+        return VALIDATION_SCALES if several else (1.0,)
 
     def _distortion(self, x: Tensor, y: Tensor) -> Tensor:
         """Of a validation picture, which may be too small for MS-SSIM: by both measures."""
@@ -250,3 +259,8 @@ class CodecTask(pl.LightningModule):
         writer.add_image("picture/input", x.float().cpu(), step)
         writer.add_image("picture/reconstruction", y.float().cpu(), step)
         writer.add_image("picture/importance", p.float().cpu(), step)
+
+
+def _per_pixel(cost: Tensor) -> Tensor:
+    """Bits [N, n, h, w] to bits per pixel, per picture [N]."""
+    return cost.sum((1, 2, 3)) / (losses.PIXELS_PER_CODE * cost[0, 0].numel())

@@ -1,33 +1,29 @@
-"""What the values behind bit planes cost, as a smooth function of them.
+"""What quantised values cost, as a smooth function of them.
 
-The context network prices codes, and a code is a step of its value: how its cost changes with
-the value is nothing that a gradient can say. Here the value itself is priced. A value y whose last
-digit that is kept has threshold T is known afterwards as a whole number q, the quantiser's
-interval, of which that around 0 is wider::
+A value y in steps, u, is sent as the whole number q::
 
-    w     of :meth:`~cwic_training.planes.BitPlanes.intervals`: y / T, all intervals as wide
-    q     round(w)
-    cost  -log2(F(w~ + 1/2) - F(w~ - 1/2))         w~ = w + noise of -1/2..1/2 in training, or q
+    q     round(u)
+    cost  -log2(F(u~ + 1/2) - F(u~ - 1/2))         u~ = u + noise of -1/2..1/2 in training, or q
 
-F is a logistic distribution, whose mean and scale a network predicts from what a decoder knows
-before: q of earlier groups of values around the position, of its own group at earlier
-positions, and the level. (Ballé, Laparra and Simoncelli, "End-to-end optimized image compression",
-ICLR 2017, for the noise; the context network then codes what it can of the same digits.)
+(:mod:`cwic_training.quantiser`). F is a logistic distribution, whose mean and scale a network
+predicts from what a decoder knows before: q of earlier groups of values around the position, of
+its own group at earlier positions, and the level. (Ballé, Laparra and Simoncelli, "End-to-end
+optimized image compression", ICLR 2017, for the noise.) It is used in training only.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ValueNet"]
+__all__ = ["ValueNet", "interval_bits"]
 
 _KERNEL = 5
-_GROUPS = 6
 _LARGEST_LOG_SCALE = 5.0
 _SMALLEST = 1e-7
 _LOG2 = math.log(2)
@@ -37,32 +33,33 @@ class ValueNet(nn.Module):
     """Prices the quantised values of pictures.
 
     Args:
-        values: m, values at a position; the first are known first.
+        sizes: how many values each group has; those of earlier groups are known first.
         levels: L, the highest importance level.
         hidden: width of the hidden layers.
     """
 
-    def __init__(self, values: int, levels: int, hidden: int = 96) -> None:
+    def __init__(self, sizes: Sequence[int], levels: int, hidden: int = 96) -> None:
         super().__init__()
-        groups = min(_GROUPS, values)
-        bounds = pairwise(values * g // groups for g in range(groups + 1))
-        self.groups = nn.ModuleList(_Group(first, last, hidden) for first, last in bounds)
-        self.level = nn.Embedding(levels + 1, groups * hidden)
+        lasts = list(accumulate(sizes))
+        self.groups = nn.ModuleList(
+            _Group(last - size, last, hidden) for size, last in zip(sizes, lasts, strict=True)
+        )
+        self.level = nn.Embedding(levels + 1, len(lasts) * hidden)
         nn.init.zeros_(self.level.weight)
 
     def forward(
-        self, w: Tensor, kept: Tensor, levels: Tensor, noise: Tensor | None = None
+        self, u: Tensor, kept: Tensor, levels: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """Bits per value, float [N, m, h, w], 0 where none of its digits is kept.
+        """Bits per value, float32 [N, n, h, w], 0 where the value does not exist.
 
         Args:
-            w: values in intervals, float32 [N, m, h, w].
-            kept: ones where a value has a digit that is kept, of that shape.
+            u: values in steps, float32 [N, n, h, w].
+            kept: ones where a value exists, else zeros, of that shape.
             levels: int64 [N, h, w], 0..L.
-            noise: -1/2..1/2, of the shape of ``w``; None prices the intervals themselves.
+            noise: -1/2..1/2, of the shape of ``u``; None prices the whole numbers themselves.
         """
-        q = w.detach().round() * kept
-        priced = q if noise is None else w + noise
+        q = u.detach().round() * kept
+        priced = q if noise is None else u + noise
         seen = q.sign() * q.abs().log1p()
         biases = self.level(levels).permute(0, 3, 1, 2).chunk(len(self.groups), 1)
         parts = [group(seen, priced, bias) for group, bias in zip(self.groups, biases, strict=True)]
@@ -92,12 +89,21 @@ class _Group(nn.Module):
         if self.earlier is not None:
             x = x + self.earlier(seen[:, : self.first])
         x = self.predicted(F.relu(self.middle(F.relu(x))))
-        return _bits(priced[:, self.first : self.last], x)
+        return interval_bits(priced[:, self.first : self.last], *x.chunk(2, 1))
 
 
-def _bits(value: Tensor, predicted: Tensor) -> Tensor:
-    """Of an interval of width 1 around ``value``; mean and logarithm of the scale predicted."""
-    mean, log_scale = predicted.chunk(2, 1)
+def interval_bits(value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """What a logistic distribution leaves for the interval of width 1 around each value, in bits.
+
+    Args:
+        value: middles of intervals, float of any shape.
+        mean, log_scale: of the distribution of each, of that shape; the logarithm counts as
+            -5..5.
+
+    Returns:
+        Bits of the shape of ``value``, smooth in all three, at most about 23 more than the tail
+        that the interval lies in.
+    """
     scale = log_scale.clamp(-_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE).exp()
     # In logarithms, and of the tail with less in it: else far values would have no gradient.
     off = -(value - mean).abs()

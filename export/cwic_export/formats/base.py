@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from cwic.bundle import Bundle, FileEntry
+from cwic.bundle import CONTEXT_FILE, Bundle, FileEntry
+from cwic.entropy_model import ContextModel
 from cwic.errors import ExportError
+from cwic.symbol_model import SymbolModel
 from cwic_export.graphs import DecoderGraph, EncoderGraph, Graph
 from cwic_training.model import CodecNetwork
 
@@ -75,6 +77,11 @@ class Job:
         if key not in self._onnx:
             self._onnx[key] = to_model(self.graph(role, dtype=dtype))
         return self._onnx[key]
+
+    def symbol_model(self) -> SymbolModel[Any]:
+        """The frozen model of the codes."""
+        data = self.bundle.read(CONTEXT_FILE)
+        return ContextModel.from_bytes(data, self.bundle.n, self.bundle.levels).codes
 
     def write(self, name: str, data: bytes, *, role: str, target: str, precision: str) -> None:
         """Write a file of the bundle; ``name`` may have folders before it, with ``/``."""

@@ -55,7 +55,7 @@ class Int8Format(Format):
         options = job.options
         encoder, decoder = (Session(serialise(job.onnx_model(role))) for role in ROLES)
         pictures = open_pictures(options.calibration)
-        scorer = Scorer(encoder, decoder, job.bundle.levels, pictures)
+        scorer = Scorer(encoder, decoder, job.symbol_model(), pictures)
         facts: dict[str, Any] = {
             "calibration_pictures": len(options.calibration),
             "loss_limit_db": options.int8_loss_db,

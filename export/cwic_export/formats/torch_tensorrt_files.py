@@ -23,7 +23,7 @@ class TorchTensorrtFormat(Format):
         profile = Profile.parse(batch=_BATCH, stride=job.bundle.stride)
         for role in ROLES:
             graph = job.graph(role, decomposed=True)
-            shapes = profile.shapes(role, job.bundle.n, job.bundle.stride)
+            shapes = profile.shapes(role, job.bundle.decoder_channels, job.bundle.stride)
             for suffix, data in torch_tensorrt.compile_graph(graph, shapes).items():
                 name = f"{role}.torch-tensorrt.{suffix}"
                 job.write(name, data, role=role, target="torch-tensorrt", precision="fp32")

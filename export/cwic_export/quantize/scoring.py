@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.rate import levels_from_importance
+from cwic.symbol_model import SymbolModel
 from cwic_export.quantize.calibration import Feeds
 from cwic_export.quantize.session import Session
 from cwic_training.data import open_centre
@@ -69,6 +70,7 @@ class _View:
     picture: int
     scale: float
     levels: Bytes
+    sent: Bytes
     restored: Bytes
 
 
@@ -77,23 +79,27 @@ class Scorer:
 
     Args:
         encoder, decoder: the fp32 graphs.
-        levels: L of the model.
+        model: of the codes.
         pictures: from :func:`open_pictures`.
     """
 
     def __init__(
-        self, encoder: Session, decoder: Session, levels: int, pictures: Sequence[Bytes]
+        self,
+        encoder: Session,
+        decoder: Session,
+        model: SymbolModel[Any],
+        pictures: Sequence[Bytes],
     ) -> None:
-        self._decoder, self._levels = decoder, levels
+        self._decoder, self._model, self._levels = decoder, model, model.levels
         self._pictures = list(pictures)
         self._encoded = [self._encode(encoder, picture) for picture in self._pictures]
         self._views = []
         for index, (codes, importance) in enumerate(self._encoded):
             for scale in SCALES:
-                chosen = levels_from_importance(importance, scale, levels)
-                self._views.append(
-                    _View(index, scale, chosen, self._decode(decoder, codes, chosen))
-                )
+                chosen = levels_from_importance(importance, scale, model.levels)
+                sent = self._sent(codes, chosen)
+                restored = self._decode(decoder, sent, chosen)
+                self._views.append(_View(index, scale, chosen, sent, restored))
 
     def feeds(self, role: Role) -> Iterator[Feeds]:
         """Inputs of the encoder or decoder, to calibrate with."""
@@ -101,7 +107,7 @@ class Scorer:
             yield from ({"image": picture} for picture in self._pictures)
             return
         for view in self._views:
-            yield {"codes": self._encoded[view.picture][0], "levels": view.levels}
+            yield {"codes": view.sent, "levels": view.levels}
 
     def score(self, role: Role, candidate: Session) -> Score:
         """Compare a candidate for ``role`` with fp32."""
@@ -112,20 +118,19 @@ class Scorer:
     def _score_encoder(self, candidate: Session) -> Score:
         encoded = [self._encode(candidate, picture) for picture in self._pictures]
         flips = [
-            np.unpackbits(codes ^ before).mean()
+            (self._symbols(codes) != self._symbols(before)).mean()
             for (codes, _), (before, _) in zip(encoded, self._encoded, strict=True)
         ]
 
         def restored(view: _View) -> Bytes:
             codes, importance = encoded[view.picture]
-            return self._decode(self._decoder, codes, self._as_many(importance, view.levels))
+            levels = self._as_many(importance, view.levels)
+            return self._decode(self._decoder, self._sent(codes, levels), levels)
 
         return self._compare(restored, float(np.mean(flips)))
 
     def _score_decoder(self, candidate: Session) -> Score:
-        return self._compare(
-            lambda view: self._decode(candidate, self._encoded[view.picture][0], view.levels), 0.0
-        )
+        return self._compare(lambda view: self._decode(candidate, view.sent, view.levels), 0.0)
 
     def _compare(self, restored: Callable[[_View], Bytes], flip_share: float) -> Score:
         changes: dict[float, list[float]] = {scale: [] for scale in SCALES}
@@ -154,6 +159,15 @@ class Scorer:
         jump = more.mean() - fewer.mean()
         share = (wanted - fewer.mean()) / jump if jump > 0 else 0.0
         return np.where(np.random.default_rng(0).random(levels.shape) < share, more, fewer)
+
+    def _sent(self, codes: Bytes, levels: Bytes) -> Bytes:
+        """Of one picture, both with an axis for it."""
+        return self._model.sent(codes[0], levels[0])[None]
+
+    def _symbols(self, codes: Bytes) -> NDArray[Any]:
+        """Codes one by one; values in the smallest steps that there are."""
+        highest = np.full((1, *codes.shape[2:]), self._levels, np.uint8)
+        return self._model.symbols(self._sent(codes, highest)[0])
 
     @staticmethod
     def _encode(encoder: Session, picture: Bytes) -> tuple[Bytes, Bytes]:

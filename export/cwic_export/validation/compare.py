@@ -17,21 +17,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.backends import Runner
-from cwic.bundle import Bundle
 from cwic.codec import Codec
 from cwic.image import crop_to, pad_to_multiple
 from cwic.rate import levels_from_importance
+from cwic.symbol_model import SymbolModel
 from cwic_export.runners import EagerRunner
 from cwic_export.validation.differences import Outcome
 from cwic_export.validation.metrics import Quality, measure
 from cwic_export.validation.report import Artefact, Bytes, Exhibit
 
-__all__ = ["Picture", "View", "compare", "only_kept"]
+__all__ = ["Picture", "View", "compare"]
 
 _EXHIBIT_PX = 192
 
@@ -42,7 +43,8 @@ class View:
 
     Attributes:
         scale: rate factor.
-        codes: uint8 [n/8, h, w], those that the rate drops included.
+        codes: as the decoder graph takes them, uint8 [channels, h, w]; signs that the rate drops
+            are included.
         levels: uint8 [h, w].
         restored: uint8 [H, W, 3].
         stream: the ``.cwic`` file.
@@ -82,9 +84,10 @@ class Picture:
         # Artefacts that agree share the work behind the graphs.
         self._streams: dict[bytes, bytes] = {}
         self._qualities: dict[bytes, Quality] = {}
-        self.margins = np.abs(reference.code_values(self.padded))
+        self.margins = reference.margins(self.padded)
         self.decided_at_once = reference.decided_at_once
         self.codes, self.importance = reference.encode(self.padded)
+        self.symbols = self.all_symbols(self.codes)
         self.views = self.views_of(reference, self.codes, self.importance)
 
     def views_of(self, runner: Runner, codes: Bytes, importance: Bytes) -> list[View]:
@@ -92,15 +95,41 @@ class Picture:
         views = []
         for scale in self.scales:
             levels = levels_from_importance(importance, scale, self.bundle.levels)
-            kept = self.codec.context.rounded(codes[0], levels[0])
-            restored = self.decode(runner, kept[None], levels)
-            stream = self._stream(kept, levels[0], scale)
+            sent = self._model.sent(codes[0], levels[0])
+            restored = self.decode(runner, sent[None], levels)
+            stream = self._stream(sent, levels[0], scale)
             quality = self._quality(restored)
-            views.append(View(scale, kept, levels[0], restored, stream, quality))
+            views.append(View(scale, sent, levels[0], restored, stream, quality))
         return views
 
+    @property
+    def _model(self) -> SymbolModel[Any]:
+        return self.codec.context.codes
+
+    def all_symbols(self, codes: Bytes) -> NDArray[Any]:
+        """Codes of an encoder graph, [1, channels, h, w], one by one: [1, n, h, w].
+
+        Signs as zeros and ones; values as whole numbers, in the smallest steps that there are.
+        """
+        highest = np.full(codes.shape[2:], self._model.levels, np.uint8)
+        return self.symbols_of(self._model.sent(codes[0], highest))[None]
+
+    def symbols_of(self, sent: Bytes) -> NDArray[Any]:
+        """Codes as they are sent, [channels, h, w], one by one: [n, h, w]."""
+        return self._model.symbols(sent).reshape(-1, *sent.shape[1:])
+
+    def kept(self, levels: Bytes) -> NDArray[np.bool_]:
+        """Which codes are kept: [n, h, w] for levels [h, w]."""
+        group = np.repeat(np.arange(len(self._model.sizes)), self._model.sizes)
+        kept: NDArray[np.bool_] = group[:, None, None] < self._model.groups_at[levels]
+        return kept
+
+    def digest(self, codes: Bytes, levels: Bytes) -> bytes:
+        """Of what a stream of these holds: codes that levels drop make no difference."""
+        return _digest(np.where(self.kept(levels), self.symbols_of(codes), 0), levels)
+
     def decode(self, runner: Runner, codes: Bytes, levels: Bytes) -> Bytes:
-        """``codes`` [1, n/8, h, w] and ``levels`` [1, h, w] to the picture [H, W, 3]."""
+        """``codes`` [1, channels, h, w] and ``levels`` [1, h, w] to the picture [H, W, 3]."""
         return crop_to(runner.decode(codes, levels)[0], *self.pixels.shape[:2])
 
     def bpp(self, stream: bytes) -> float:
@@ -110,7 +139,7 @@ class Picture:
 
     def _stream(self, codes: Bytes, levels: Bytes, scale: float) -> bytes:
         height_px, width_px = self.pixels.shape[:2]
-        key = _digest(only_kept(codes, levels, self.bundle), levels, np.float64(scale))
+        key = self.digest(codes, levels) + np.float64(scale).tobytes()
         if key not in self._streams:
             self._streams[key] = self.codec.write_stream(codes, levels, width_px, height_px, scale)
         return self._streams[key]
@@ -129,22 +158,11 @@ def _digest(*arrays: NDArray[np.generic] | np.generic) -> bytes:
     return digest.digest()
 
 
-def kept_codes(levels: Bytes, bundle: Bundle) -> NDArray[np.bool_]:
-    """Which codes are kept: [n, h, w] for levels [h, w]."""
-    group = np.arange(bundle.n)[:, None, None] // (bundle.n // bundle.levels)
-    kept: NDArray[np.bool_] = group < levels[None]
-    return kept
-
-
-def only_kept(codes: Bytes, levels: Bytes, bundle: Bundle) -> Bytes:
-    """``codes`` [n/8, h, w] with zeros for those that ``levels`` drop: what a stream holds."""
-    return np.packbits(np.unpackbits(codes, axis=0) & kept_codes(levels, bundle), axis=0)
-
-
 def follow_others(flipped: NDArray[np.bool_], decided_at_once: int) -> NDArray[np.bool_]:
     """Codes that depend directly on a flipped one, [N, n, h, w] as ``flipped`` is.
 
-    With feedback a code sees the bits of all earlier groups at its position and around it.
+    With feedback a code sees the bits of all earlier groups at its position and around it; values
+    depend on no other.
     """
     _, n, height, width = flipped.shape
     earlier = np.logical_or.accumulate(flipped, axis=1)
@@ -166,7 +184,7 @@ def compare(picture: Picture, runner: Runner, artefact: Artefact) -> list[View]:
         BackendError: the artefact does not run.
     """
     codes, importance = runner.encode(picture.padded)
-    flipped = np.unpackbits(codes ^ picture.codes, axis=1).astype(bool)
+    flipped = picture.all_symbols(codes) != picture.symbols
     views = picture.views_of(runner, codes, importance)
     decoded = [
         picture.decode(runner, reference.codes[None], reference.levels[None])
@@ -184,8 +202,8 @@ def compare(picture: Picture, runner: Runner, artefact: Artefact) -> list[View]:
 
 
 def _outcome(picture: Picture, reference: View, own: View, same_codes: Bytes) -> Outcome:
-    kept = kept_codes(reference.levels, picture.bundle)
-    flipped = np.unpackbits(reference.codes ^ own.codes, axis=0).astype(bool)
+    kept = picture.kept(reference.levels)
+    flipped = picture.symbols_of(reference.codes) != picture.symbols_of(own.codes)
     levels = _steps(own.levels, reference.levels)
     pixels = _steps(same_codes, reference.restored)
     return Outcome(

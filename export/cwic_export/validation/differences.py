@@ -155,7 +155,10 @@ class Differences:
         follows: NDArray[np.bool_],
         margins: NDArray[np.float32],
     ) -> None:
-        """What differs, what depends directly on another flip, and |E|: of one shape."""
+        """What differs, what depends directly on another flip, and |E|: of one shape.
+
+        Of values |E| is what :meth:`cwic_export.runners.EagerRunner.margins` says.
+        """
         self.codes += flipped.size
         self.free += int(np.count_nonzero(~follows))
         causes = flipped & ~follows

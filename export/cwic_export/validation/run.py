@@ -82,7 +82,7 @@ def validate_bundle(
                 else:
                     made[artefact.label] = runners[artefact.label], views
         matrix.add(picture, made)
-    _locate(bundle, checkpoint, artefacts, reference, pictures[0])
+    _locate(codec, checkpoint, artefacts, pictures[0])
     return Report(
         bundle.name, bundle.model_id.hex(), names, tuple(scales), artefacts, matrix.crossings
     )
@@ -124,11 +124,7 @@ def _runner(bundle: Bundle, artefact: Artefact) -> Runner | None:
 
 
 def _locate(
-    bundle: Bundle,
-    checkpoint: Checkpoint,
-    artefacts: Sequence[Artefact],
-    reference: EagerRunner,
-    pixels: Bytes,
+    codec: Codec, checkpoint: Checkpoint, artefacts: Sequence[Artefact], pixels: Bytes
 ) -> None:
     """Name the nodes that the errors of ONNX files come from, where there are any to expect."""
     wanted = [
@@ -140,12 +136,14 @@ def _locate(
         return
     from cwic_export.validation.nodes import departures
 
+    bundle = codec.bundle
     part = pixels[:_NODES_PX, :_NODES_PX]
     image = np.ascontiguousarray(part[: len(part) // 8 * 8, : part.shape[1] // 8 * 8])[None]
-    codes, importance = reference.encode(image)
+    codes, importance = codec.runner.encode(image)
     # All codes are kept, so that every channel counts.
     levels = np.full_like(importance, bundle.levels)
-    feeds = {"encoder": {"image": image}, "decoder": {"codes": codes, "levels": levels}}
+    sent = codec.context.codes.sent(codes[0], levels[0])[None]
+    feeds = {"encoder": {"image": image}, "decoder": {"codes": sent, "levels": levels}}
     graphs = _reference_graphs(bundle, checkpoint, artefacts)
     for artefact in wanted:
         try:

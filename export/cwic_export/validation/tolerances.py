@@ -13,7 +13,8 @@ class Tolerance:
     """Limits; each holds for every picture and rate by itself. ``inf``: none.
 
     Attributes:
-        code_margin: a code may flip where |E| is below this.
+        code_margin: a code may flip where |E| is below this; where codes are values, |E| is how
+            far a value is from becoming another number.
         flip_share: of the code bits that depend on no flip, the share that may flip, over all
             pictures.
         importance: steps of 1/255.

@@ -84,10 +84,11 @@ def probe(bundle: Bundle, runner: Runner) -> None:
     ramp = np.linspace(0, 255, side_px, dtype=np.uint8)
     image = np.broadcast_to(ramp[None, :, None, None], (1, side_px, side_px, 3)).copy()
     codes, importance = runner.encode(image)
-    _check(runner, "codes", codes, (1, bundle.n // 8, grid, grid))
+    _check(runner, "codes", codes, (1, bundle.encoder_channels, grid, grid))
     _check(runner, "importance", importance, (1, grid, grid))
     levels = np.full((1, grid, grid), bundle.levels, np.uint8)
-    _check(runner, "image", runner.decode(codes, levels), image.shape)
+    sent = np.zeros((1, bundle.decoder_channels, grid, grid), np.uint8)
+    _check(runner, "image", runner.decode(sent, levels), image.shape)
 
 
 def _check(runner: Runner, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -31,7 +31,9 @@ class Runner(ABC):
             image: uint8 [N, H, W, 3], H and W multiples of the stride.
 
         Returns:
-            codes: uint8 [N, n/8, H/8, W/8], channel k in bit 7 - k % 8 of byte k // 8.
+            codes: uint8 [N, channels, H/8, W/8], see :attr:`cwic.bundle.Bundle.encoder_channels`;
+                of signs, channel k is bit 7 - k % 8 of byte k // 8; of values see
+                :mod:`cwic.quantiser`.
             importance: uint8 [N, H/8, W/8], 255 for the most important.
 
         Raises:
@@ -56,8 +58,8 @@ class Runner(ABC):
             image: uint8 [N, H, W, 3].
 
         Returns:
-            gradient: float32 [N, n, H/8, W/8], of the sum of all errors with respect to codes
-                as -1 and 1.
+            gradient: float32 [N, n, H/8, W/8], of the sum of all errors with respect to codes:
+                to signs as -1 and 1, or to values as whole numbers.
             error: float32 [N, H/8, W/8], the sum of squared differences of each position's
                 pixels in steps of 1/255.
 

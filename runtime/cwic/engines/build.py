@@ -71,7 +71,7 @@ def build_engines(
             name=source,
             role=role,
             precision=precision,
-            shapes=profile.shapes(role, bundle.n, bundle.stride),
+            shapes=profile.shapes(role, bundle.decoder_channels, bundle.stride),
             timing_cache=timing_cache,
             with_plugin=with_plugin and role == "encoder",
         )
@@ -87,7 +87,7 @@ def build_engines(
             sm=target.sm,
             gpu=target.gpu,
             precision=precision,
-            profile=profile.shapes(role, bundle.n, bundle.stride),
+            profile=profile.shapes(role, bundle.decoder_channels, bundle.stride),
             onnx=sources[role],
             onnx_sha256=bundle.files[sources[role]].sha256,
             builder={

@@ -57,8 +57,14 @@ class Profile:
             )
         return cls(smallest, best, largest, batch)
 
-    def shapes(self, role: str, n: int, stride: int) -> dict[str, Shapes]:
-        """Shapes of every input of the ``encoder`` or ``decoder`` of a model."""
+    def shapes(self, role: str, channels: int, stride: int) -> dict[str, Shapes]:
+        """Shapes of every input of the ``encoder`` or ``decoder`` of a model.
+
+        Args:
+            role: which of them.
+            channels: of the bytes that the decoder takes.
+            stride: pixels per position along each side.
+        """
         sizes = (self.smallest, self.best, self.largest)
         batches = (1, self.batch, self.batch)
         pictures = [(b, h, w) for b, (h, w) in zip(batches, sizes, strict=True)]
@@ -66,7 +72,7 @@ class Profile:
             return {"image": _three([(b, h, w, 3) for b, h, w in pictures])}
         grids = [(b, h // stride, w // stride) for b, h, w in pictures]
         return {
-            "codes": _three([(b, n // 8, h, w) for b, h, w in grids]),
+            "codes": _three([(b, channels, h, w) for b, h, w in grids]),
             "levels": _three(grids),
         }
 

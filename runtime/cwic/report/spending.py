@@ -60,19 +60,10 @@ def spending(codec: Codec, data: bytes, max_pixels: int) -> Spending:
 def _tile_bits(
     codec: Codec, codes: NDArray[np.uint8], levels: NDArray[np.uint8]
 ) -> NDArray[np.float64]:
-    """Symbols come in the order of coding; here each finds back to its position."""
-    height, width = levels.shape
-    order = np.concatenate([scan.positions(height, width) for scan in PASSES])
-    bits = np.zeros(levels.size)
-    bits[order] = _cost(codec.context.levels.encode(levels))
-    cost = _cost(codec.context.codes.encode(codes, levels))
-    group_size, at = codec.bundle.n // codec.bundle.levels, 0
-    in_order = levels.reshape(-1)[order]
-    for group in range(codec.bundle.levels):
-        kept = order[in_order > group]
-        end = at + len(kept) * group_size
-        bits[kept] += cost[at:end].reshape(-1, group_size).sum(axis=1)
-        at = end
+    """Symbols of levels come in the order of coding; here each finds back to its position."""
+    order = np.concatenate([scan.positions(*levels.shape) for scan in PASSES])
+    bits = codec.context.codes.position_bits(codes, levels)
+    bits[order] += _cost(codec.context.levels.encode(levels))
     return bits.reshape(levels.shape)
 
 

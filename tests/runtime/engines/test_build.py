@@ -44,7 +44,7 @@ def plan(target: Target, model: onnx.ModelProto | bytes, role: str, precision: s
         name=f"{role}.{precision}.onnx",
         role=role,
         precision=precision,
-        shapes=Profile.parse().shapes(role, 128, 8),
+        shapes=Profile.parse().shapes(role, 16, 8),
     )
 
 
@@ -64,7 +64,8 @@ def test_engines_of_the_shipped_model_with_the_full_profile(
         assert (record.sm, record.gpu, record.precision) == (sm, None, "fp32")
         assert record.onnx == f"{role}.onnx"
         assert record.onnx_sha256 == bundle.files[f"{role}.onnx"].sha256
-        assert record.profile == Profile.parse().shapes(role, bundle.n, bundle.stride)
+        shapes = Profile.parse().shapes(role, bundle.decoder_channels, bundle.stride)
+        assert record.profile == shapes
         assert record.audit["wrong"] == []
         assert set(record.audit["weighted"]) == {"fp32"}
         log = built.read(record.builder["log"]).decode()

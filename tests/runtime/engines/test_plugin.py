@@ -131,7 +131,7 @@ def test_an_engine_builds_around_the_replacement(
         "name": "encoder.onnx",
         "role": "encoder",
         "precision": "fp32",
-        "shapes": Profile.parse(("64x64", "64x64", "64x64")).shapes("encoder", 128, 8),
+        "shapes": Profile.parse(("64x64", "64x64", "64x64")).shapes("encoder", 16, 8),
     }
     data = shipped("encoder").SerializeToString()
     target = Target(rtx, "86", None)

@@ -15,10 +15,10 @@ def test_the_default_goes_from_64_pixels_to_4k() -> None:
         (1080, 1920),
         (2160, 3840),
     )
-    assert profile.shapes("encoder", 128, 8) == {
+    assert profile.shapes("encoder", 16, 8) == {
         "image": ((1, 64, 64, 3), (1, 1080, 1920, 3), (1, 2160, 3840, 3))
     }
-    assert profile.shapes("decoder", 128, 8) == {
+    assert profile.shapes("decoder", 16, 8) == {
         "codes": ((1, 16, 8, 8), (1, 16, 135, 240), (1, 16, 270, 480)),
         "levels": ((1, 8, 8), (1, 135, 240), (1, 270, 480)),
     }

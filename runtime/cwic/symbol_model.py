@@ -1,0 +1,140 @@
+"""What the models of codes have in common: :mod:`cwic.context` and :mod:`cwic.value_model`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cwic import rans
+from cwic.layers import Step
+from cwic.level_model import IntervalPair, Intervals
+
+__all__ = ["KnownMap", "SymbolModel"]
+
+
+class KnownMap(Protocol):
+    """The codes of a map that are known so far."""
+
+    def codes(self) -> NDArray[np.uint8]:
+        """As a decoder network takes them, uint8 [channels, h, w]; 0 where nothing is known."""
+
+
+_Known = TypeVar("_Known", bound=KnownMap)
+
+
+class SymbolModel(ABC, Generic[_Known]):
+    """Codes of a map to symbols and back, group after group.
+
+    A position has the first groups, as many as its level says.
+
+    Attributes:
+        n: codes of a position.
+        levels: L.
+        sizes: codes of each group, [G].
+        groups_at: groups that a position has, by level, [L + 1], rising from 0.
+        channels: channels of the bytes that a decoder network takes.
+        none: the byte that stands for no code there.
+        layered: whether a level only says how many codes there are, and not which: then a
+            progressive stream may have levels in steps, see :mod:`cwic.layers`.
+    """
+
+    n: int
+    levels: int
+    sizes: tuple[int, ...]
+    groups_at: NDArray[np.uint8]
+    channels: int
+    none: int
+    layered: bool
+
+    @property
+    @abstractmethod
+    def typical_bits(self) -> NDArray[np.float64]:
+        """What a position takes, by level, about: [L + 1]."""
+
+    @abstractmethod
+    def open(self, height: int, width: int) -> _Known:
+        """A map of which no code is known yet."""
+
+    @abstractmethod
+    def sent(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What is coded, and decoded from, of an encoder network's codes at these levels.
+
+        Args:
+            codes: as the encoder network gives them, uint8 [channels, h, w].
+            levels: uint8 [h, w].
+
+        Returns:
+            As a decoder network takes them, uint8 [channels, h, w].
+        """
+
+    @abstractmethod
+    def moved(
+        self, codes: NDArray[np.uint8], sent: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """An encoder network's codes, changed so that ``sent`` is what is sent at these levels."""
+
+    @abstractmethod
+    def symbols(self, codes: NDArray[np.uint8]) -> NDArray[Any]:
+        """Of codes as :meth:`sent` gives them, [n, h w]."""
+
+    @abstractmethod
+    def encode_step(
+        self, known: _Known, step: Step, symbols: NDArray[Any], levels: NDArray[np.uint8]
+    ) -> list[IntervalPair]:
+        """``(starts, freqs)`` of a step's passes; its codes are known then.
+
+        Args:
+            known: the map so far.
+            step: group, and the levels that have it now.
+            symbols: of the whole map, [n, h w].
+            levels: uint8 [h, w].
+        """
+
+    @abstractmethod
+    def decode_step(
+        self, known: _Known, step: Step, decoder: rans.Decoder, levels: NDArray[np.uint8]
+    ) -> Iterator[NDArray[np.intp]]:
+        """Decode a step into ``known``; yields the flat positions of each pass that is done.
+
+        Raises:
+            TruncatedError: the data ends too early; positions that it reaches were yielded.
+        """
+
+    @abstractmethod
+    def position_bits(
+        self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.float64]:
+        """Ideal bits of the codes at each position, [h w]; arguments as for :meth:`encode`."""
+
+    @abstractmethod
+    def shown(self, levels: NDArray[np.uint8], reached: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Levels for a decoder network that has the first ``reached`` groups of a position."""
+
+    def steps(self) -> list[Step]:
+        """Groups in plain order, and which levels have them."""
+        return [(g, self.groups_at > g) for g in range(len(self.sizes))]
+
+    def encode(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> Intervals:
+        """Intervals of the kept codes in plain order.
+
+        Args:
+            codes: as :meth:`sent` gives them, uint8 [channels, h, w].
+            levels: uint8 [h, w].
+        """
+        known, symbols = self.open(*levels.shape), self.symbols(codes)
+        return Intervals.joined(
+            [
+                part
+                for step in self.steps()
+                for part in self.encode_step(known, step, symbols, levels)
+            ]
+        )
+
+    def count(self, groups: NDArray[np.uint8]) -> int:
+        """Codes of positions that have so many groups each."""
+        up_to = np.cumsum([0, *self.sizes])
+        return int(up_to[groups].sum())

@@ -1,0 +1,202 @@
+"""The network that predicts values from what is already decoded, as training sees it.
+
+The float twin of :mod:`cwic.value_model`. For the values of group g at a position::
+
+    f   log2(1 + |q|) sign(q)                 of a value q
+    u   f of the own group at the 12 known neighbours of the pass, and of all earlier groups at
+        the position itself; 0 outside and where a group is not kept
+    a1  clip(O[kind, g] u_own + E[g] u_earlier + V[g, level] + K[kind, g], 0, 255 / 32)
+    a2  clip(H[g] a1 + b[g], 0, 255 / 32)
+    mean, i = C[g] a2 + c[g]                  i: place of the scale, 8 i + 32 its index
+    mean += sum over neighbours t of S[kind, t] q_t           each value from its own neighbours
+
+A value costs what a logistic distribution of that mean and scale leaves for an interval of
+width 1. With ``quantised`` every weight is on the grid of the integers that it will be frozen to
+and activations, means and places are rounded, with straight-through gradients.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
+from cwic.value_model import FEATURE, MEANS, SCALES, scale_of
+from cwic_training.grids import on_grid, whole
+from cwic_training.value_net import interval_bits
+
+__all__ = ["ValueContext"]
+
+_MIDDLE_SCALE = SCALES // 2
+_FIRST_SCALE = -1.0
+"""Where the place of the scale starts: a deviation of about a third of a step."""
+
+
+class ValueContext(nn.Module):
+    """Predicts the kept values of pictures.
+
+    Args:
+        sizes: values of each group.
+        levels: L.
+        hidden: width of both hidden layers.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], levels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.sizes, self.levels, self.hidden = tuple(sizes), levels, hidden
+        firsts = np.cumsum([0, *sizes])[:-1].tolist()
+        self.groups = nn.ModuleList(
+            _Group(first, size, levels, hidden) for first, size in zip(firsts, sizes, strict=True)
+        )
+        self.quantised = False
+
+    def forward(self, q: Tensor, kept: Tensor, levels: Tensor) -> Tensor:
+        """Bits that coding costs, per kept value: float [N, n, h, w], 0 where masked.
+
+        Args:
+            q: whole numbers -127..127, float [N, n, h, w], 0 where not kept.
+            kept: zeros and ones of that shape.
+            levels: int64 [N, h, w], 0..L.
+        """
+        count, n, height, width = q.shape
+        # One row per position of all pictures, then one of zeros for what lies outside.
+        rows = q.permute(0, 2, 3, 1).reshape(-1, n)
+        rows = torch.cat([rows, rows.new_zeros(1, n)])
+        features = torch.floor(FEATURE * rows.abs().add(1).log2() + 0.5) / FEATURE * rows.sign()
+        flat = levels.reshape(-1)
+        pictures = torch.arange(count)[:, None] * (height * width)
+        parts = [q.new_zeros(0, n)]
+        order = []
+        for scan, positions, neighbours in _geometry(height, width):
+            here = (pictures + positions).reshape(-1)
+            around = None
+            if scan.offsets:
+                outside = (neighbours == height * width)[None]
+                around = (pictures[:, :, None] + neighbours).masked_fill(outside, len(rows) - 1)
+                around = around.reshape(len(here), -1)
+            costs = [
+                group(scan.kind, rows, features, flat, here, around, self.quantised)
+                for group in self.groups
+            ]
+            parts.append(torch.cat(costs, 1))
+            order.append(here)
+        back = torch.cat(order).argsort()
+        cost = torch.cat(parts)[back].view(count, height, width, n)
+        return cost.permute(0, 3, 1, 2) * kept
+
+    @torch.no_grad()
+    def integers(self) -> dict[str, NDArray[np.integer]]:
+        """The arrays of the groups in :mod:`cwic.value_model`, named as there."""
+        found: dict[str, NDArray[np.integer]] = {}
+        for g, group in enumerate(self.groups):
+            if isinstance(group, _Group):
+                found |= {f"values.{g}.{name}": array for name, array in group.integers().items()}
+        return found
+
+
+class _Group(nn.Module):
+    """Predicts values ``first`` to ``first + size - 1``, which are known together."""
+
+    def __init__(self, first: int, size: int, levels: int, hidden: int) -> None:
+        super().__init__()
+        self.first, self.size = first, size
+
+        def weights(*shape: int, std: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape) * std)
+
+        self.own = weights(KINDS - 1, NEIGHBOURS * size, hidden, std=0.03)
+        self.earlier = weights(first, hidden, std=0.03)
+        self.level = nn.Parameter(torch.zeros(levels + 1, hidden))
+        self.kind = nn.Parameter(torch.zeros(KINDS, hidden))
+        self.middle = weights(hidden, hidden, std=1.4 / hidden**0.5)
+        self.middle_bias = nn.Parameter(torch.zeros(hidden))
+        self.last = weights(hidden, 2 * size, std=0.02)
+        start = torch.cat([torch.zeros(size), torch.full((size,), _FIRST_SCALE)])
+        self.last_bias = nn.Parameter(start)
+        self.line = nn.Parameter(torch.zeros(KINDS - 1, NEIGHBOURS, size))
+
+    def forward(
+        self,
+        kind: int,
+        rows: Tensor,
+        features: Tensor,
+        levels: Tensor,
+        here: Tensor,
+        around: Tensor | None,
+        quantised: bool,
+    ) -> Tensor:
+        """Bits of the group's values at M positions, [M, size].
+
+        Args:
+            kind: of the pass.
+            rows, features: q and f of all positions, [P + 1, n]; the last row is 0.
+            levels: of all positions, [P].
+            here: the positions, [M].
+            around: their known neighbours, [M, 12]; None in the first pass.
+            quantised: on the grids of the integers.
+        """
+
+        def w(weight: Tensor, grid: int, largest: int) -> Tensor:
+            return on_grid(weight, grid, largest) if quantised else weight
+
+        def a(z: Tensor) -> Tensor:
+            z = z.clamp(0, LARGEST_ACTIVATION / ACTIVATION)
+            return on_grid(z, ACTIVATION, LARGEST_ACTIVATION) if quantised else z
+
+        own = slice(self.first, self.first + self.size)
+        fine = ACTIVATION * WEIGHT_GRID
+        # A product with one-hot rows: the gradient of an index is slow.
+        level = F.one_hot(levels[here], len(self.level)).to(rows.dtype)
+        z = level @ w(self.level, ACTIVATION, 1 << 15) + w(self.kind[kind], ACTIVATION, 1 << 15)
+        if self.first:
+            z = z + features[here, : self.first] @ w(self.earlier, WEIGHT_GRID, 127)
+        line: Tensor | float = 0.0
+        if around is not None:
+            seen = features[:, own][around].flatten(1)
+            z = z + seen @ w(self.own[kind], WEIGHT_GRID, 127)
+            numbers = rows[:, own][around]
+            line = (numbers * w(self.line[kind], WEIGHT_GRID, 127)).sum(1)
+        z = a(z) @ w(self.middle, WEIGHT_GRID, 127) + w(self.middle_bias, fine, 1 << 20)
+        z = a(z) @ w(self.last, WEIGHT_GRID, 127) + w(self.last_bias, fine, 1 << 20)
+        mean, place = z.chunk(2, 1)
+        mean = mean + line
+        place = place * MEANS + _MIDDLE_SCALE
+        if quantised:
+            # As the integers: what the network says in 1/32 first, then all of the mean in 1/8.
+            mean = on_grid(on_grid(z[:, : self.size], ACTIVATION, 1 << 20) + line, MEANS, 1 << 20)
+            exact = on_grid(z[:, self.size :], ACTIVATION, 1 << 20)
+            place = on_grid(exact * MEANS, 1, 1 << 20) + _MIDDLE_SCALE
+        place = place + (place.clamp(0, SCALES - 1) - place).detach()
+        return interval_bits(rows[here, own], mean, scale_of(place).log())
+
+    def integers(self) -> dict[str, NDArray[np.integer]]:
+        grid = ACTIVATION * WEIGHT_GRID
+        return {
+            "own": whole(self.own, WEIGHT_GRID, 127, np.int8),
+            "earlier": whole(self.earlier, WEIGHT_GRID, 127, np.int8),
+            "level": whole(self.level, ACTIVATION, 1 << 15, np.int32),
+            "kind": whole(self.kind, ACTIVATION, 1 << 15, np.int32),
+            "middle": whole(self.middle, WEIGHT_GRID, 127, np.int8),
+            "middle_bias": whole(self.middle_bias, grid, 1 << 20, np.int32),
+            "last": whole(self.last, WEIGHT_GRID, 127, np.int8),
+            "last_bias": whole(self.last_bias, grid, 1 << 20, np.int32),
+            "line": whole(self.line, WEIGHT_GRID, 127, np.int8),
+        }
+
+
+@lru_cache(maxsize=8)
+def _geometry(height: int, width: int) -> list[tuple[Pass, Tensor, Tensor]]:
+    """Passes that have positions, with positions [M] and neighbours [M, 12 or 0]."""
+    found = []
+    for scan in PASSES:
+        positions = scan.positions(height, width)
+        neighbours = scan.neighbours(positions, height, width)
+        if len(positions):
+            found.append((scan, torch.from_numpy(positions), torch.from_numpy(neighbours)))
+    return found

@@ -126,12 +126,20 @@ class Encoding:
 
         With some effort, better codes and levels are searched for, from those of a first file.
         They take other bytes and give another PSNR, so the target is met anew with them. Where
-        regions have weights, levels are theirs to decide, and only codes are searched for.
+        regions have weights, levels are theirs to decide, and only codes are searched for. Values
+        that were found are good at the levels that they were found at only, so they go with a
+        quality.
 
         Raises:
             RateError: none does.
-            UsageError: a quality out of range.
+            UsageError: a quality out of range, or an effort for values with another target.
         """
+        fixed = target.psnr_db is None and target.bpp is None and target.max_bytes is None
+        if target.effort and not (fixed or self._coder.context.codes.layered):
+            raise UsageError(
+                f"with {self._bundle.name} an effort goes with a quality only; give a quality, or "
+                "leave out the effort"
+            )
         encoded = self._with_present_codes(target)
         if target.effort == 0:
             return encoded

@@ -38,8 +38,9 @@ class SymbolModel(ABC, Generic[_Known]):
         groups_at: groups that a position has, by level, [L + 1], rising from 0.
         channels: channels of the bytes that a decoder network takes.
         none: the byte that stands for no code there.
-        layered: whether a level only says how many codes there are, and not which: then a
-            progressive stream may have levels in steps, see :mod:`cwic.layers`.
+        layered: whether a level only says how many codes there are, and not what they mean: then
+            a progressive stream may have levels in steps, see :mod:`cwic.layers`, and codes that
+            were searched for at some levels are as good at others.
     """
 
     n: int

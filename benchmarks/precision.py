@@ -91,15 +91,16 @@ def rate_increases(points: dict[str, list[dict[str, float]]]) -> dict[str, float
 
 
 def flip_shares(codecs: Codecs, pictures: Sequence[Picture]) -> dict[str, float]:
-    """Share of all code bits, kept or not, that differ from those of fp32."""
+    """Share of all codes, kept or not, that differ from those of fp32; values in finest steps."""
     counts = dict.fromkeys(codecs, 0)
     total = 0
+    model = codecs[_REFERENCE].context.codes
     for picture in pictures:
         padded = pad_to_multiple(picture, codecs[_REFERENCE].bundle.stride)[None]
-        codes = {p: c.runner.encode(padded)[0] for p, c in codecs.items()}
-        total += 8 * codes[_REFERENCE].size
+        codes = {p: model.finest(c.runner.encode(padded)[0][0]) for p, c in codecs.items()}
+        total += codes[_REFERENCE].size
         for precision, own in codes.items():
-            counts[precision] += int(np.unpackbits(own ^ codes[_REFERENCE]).sum())
+            counts[precision] += int(np.count_nonzero(own != codes[_REFERENCE]))
     return {precision: round(count / total, 6) for precision, count in counts.items()}
 
 
@@ -110,6 +111,7 @@ def speeds(codecs: Codecs, picture: Picture, runs: int) -> dict[str, dict[str, f
     padded = pad_to_multiple(picture, some.bundle.stride)[None]
     codes, importance = some.runner.encode(padded)
     levels = np.minimum(importance, some.bundle.levels)
+    codes = some.context.codes.sent(codes[0], levels[0])[None]
     times: dict[str, dict[str, list[float]]] = {p: {"encode": [], "decode": []} for p in codecs}
     for _ in range(runs):
         for precision, codec in codecs.items():

@@ -115,6 +115,11 @@ class SymbolModel(ABC, Generic[_Known]):
     def shown(self, levels: NDArray[np.uint8], reached: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Levels for a decoder network that has the first ``reached`` groups of a position."""
 
+    def finest(self, codes: NDArray[np.uint8]) -> NDArray[Any]:
+        """An encoder network's codes one by one, [n, h w]; values in the smallest steps."""
+        highest = np.full(codes.shape[1:], self.levels, np.uint8)
+        return self.symbols(self.sent(codes, highest))
+
     def steps(self) -> list[Step]:
         """Groups in plain order, and which levels have them."""
         return [(g, self.groups_at > g) for g in range(len(self.sizes))]

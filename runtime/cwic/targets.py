@@ -26,6 +26,8 @@ _TYPICAL_LEVEL_BITS = 1.8
 _TYPICAL_REST_BYTES = 60.0
 _AIM, _ENOUGH = 0.996, 0.99
 _MOST_FILES = 16
+_TINY = 64
+"""Several levels may make a file of so few bytes: then the highest of them is looked for."""
 _BISECTIONS = 40
 _FIRST_SCALE, _SECOND_SCALE = 0.15, 0.5  # where PSNR is measured first
 _PSNR_TOLERANCE_DB, _MOST_PICTURES = 0.05, 12
@@ -157,21 +159,24 @@ def scale_for_budget(
     predict = _Prediction(importance, typical_bits)
     low, high = SMALLEST_SCALE, highest_scale
     fits: float | None = None
+    # Of a few bytes files are words apart: between two of them, not at one.
+    aim = _AIM * budget_bytes if budget_bytes > _TINY else budget_bytes + 1.0
     before = last = 0.0  # by how much the two last predictions missed
     for _ in range(_MOST_FILES):
         if before * last > 0 and abs(last) > abs(before) / 2:  # predictions creep to one side
             last = 0.0
             scale = predict.middle(low, high)
         else:
-            scale = predict.scale_for(_AIM * budget_bytes, low, high)
+            scale = predict.scale_for(aim, low, high)
         if fits is not None and scale < fits * _SAME:
             break  # no level lies between this file and one that is too large
         measured = make(scale)
         predict.learn(scale, measured)
-        before, last = last, math.log(measured.size_bytes / max(1.0, _AIM * budget_bytes))
+        before, last = last, math.log(measured.size_bytes / max(1.0, aim))
         if measured.size_bytes <= budget_bytes:
             fits = low = scale
-            if measured.size_bytes >= _ENOUGH * budget_bytes or scale >= 0.999 * highest_scale:
+            enough = budget_bytes > _TINY and measured.size_bytes >= _ENOUGH * budget_bytes
+            if enough or scale >= 0.999 * highest_scale:
                 break
         else:
             high = scale

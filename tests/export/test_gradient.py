@@ -24,13 +24,15 @@ ROOT = Path(__file__).parents[2]
 def _differentiated(
     network: CodecNetwork, codes: Tensor, levels: Tensor, image: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradient and error by autograd; the clip to 0..255 is passed through."""
+    """Gradient, of values by whole numbers, and error by autograd; the clip is passed through."""
     graph = DecoderGraph(network)
     z = graph.packing.unpack(codes, levels).requires_grad_(True)
     y = 255 * (graph.synthesis(z) / 2 + 0.5)
     target = image.permute(0, 3, 1, 2).float()
     off = y.detach().clamp(0, 255) - target
     (gradient,) = torch.autograd.grad((2 * off * y).sum(), z)
+    if network.quantiser is not None:
+        gradient = gradient * network.quantiser.steps[levels.long()][:, None]
     error = off.square().sum(1).unflatten(2, (-1, 8)).unflatten(1, (-1, 8)).sum((2, 4))
     return gradient, error
 
@@ -57,7 +59,7 @@ def test_the_package_has_that_of_the_checkpoint(name: str, size: tuple[int, int]
     network = load_checkpoint(ROOT / "models" / f"{name}.safetensors").network().eval()
     rng = np.random.default_rng(7)
     height, width = size
-    codes = rng.integers(0, 256, (2, bundle.n // 8, *size), np.uint8)
+    codes = rng.integers(0, 256, (2, bundle.decoder_channels, *size), np.uint8)
     levels = rng.integers(0, bundle.levels + 1, (2, *size), np.uint8)
     image = rng.integers(0, 256, (2, 8 * height, 8 * width, 3), np.uint8)
     gradient, error = OnnxRuntimeRunner(bundle).gradient(codes, levels, image)

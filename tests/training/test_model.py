@@ -76,6 +76,8 @@ def test_nano_has_the_parameters_of_its_description(name: str) -> None:
     trunk = (taps * pixels + 1) * c.width + c.encoder_blocks * block
     projection = (c.width + 1) * c.n
     head = (9 * c.width + 1) * 64 + (9 * 64 + 1) * 64 + (64 + 1)
+    if c.importance == "uniform":
+        head = 0
     synthesis = (c.n + 1) * c.width + c.decoder_blocks * block + (taps * c.width + 1) * pixels
     parts = (network.trunk, network.projection, network.importance, network.synthesis)
     counted = [sum(p.numel() for p in part.parameters()) for part in parts]
@@ -118,7 +120,7 @@ def test_the_decoder_mirrors_the_encoder(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "encode", "decode"),
-    [("nano", 29.9, 26.0), ("nano-values", 28.8, 38.3), ("base", 72.5, 112.0)],
+    [("nano", 29.9, 26.0), ("nano-values", 26.0, 38.3), ("base", 72.5, 112.0)],
 )
 def test_cost_in_thousand_multiplications_a_pixel(name: str, encode: float, decode: float) -> None:
     network = CodecNetwork(CONFIGS[name]).eval()

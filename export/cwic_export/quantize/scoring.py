@@ -118,7 +118,7 @@ class Scorer:
     def _score_encoder(self, candidate: Session) -> Score:
         encoded = [self._encode(candidate, picture) for picture in self._pictures]
         flips = [
-            (self._symbols(codes) != self._symbols(before)).mean()
+            (self._model.finest(codes[0]) != self._model.finest(before[0])).mean()
             for (codes, _), (before, _) in zip(encoded, self._encoded, strict=True)
         ]
 
@@ -163,11 +163,6 @@ class Scorer:
     def _sent(self, codes: Bytes, levels: Bytes) -> Bytes:
         """Of one picture, both with an axis for it."""
         return self._model.sent(codes[0], levels[0])[None]
-
-    def _symbols(self, codes: Bytes) -> NDArray[Any]:
-        """Codes one by one; values in the smallest steps that there are."""
-        highest = np.full((1, *codes.shape[2:]), self._levels, np.uint8)
-        return self._model.symbols(self._sent(codes, highest)[0])
 
     @staticmethod
     def _encode(encoder: Session, picture: Bytes) -> tuple[Bytes, Bytes]:

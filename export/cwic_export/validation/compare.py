@@ -111,8 +111,7 @@ class Picture:
 
         Signs as zeros and ones; values as whole numbers, in the smallest steps that there are.
         """
-        highest = np.full(codes.shape[2:], self._model.levels, np.uint8)
-        return self.symbols_of(self._model.sent(codes[0], highest))[None]
+        return self._model.finest(codes[0]).reshape(1, -1, *codes.shape[2:])
 
     def symbols_of(self, sent: Bytes) -> NDArray[Any]:
         """Codes as they are sent, [channels, h, w], one by one: [n, h, w]."""

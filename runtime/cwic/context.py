@@ -53,9 +53,9 @@ from cwic.known import CodeMap
 from cwic.layers import Step
 from cwic.level_model import IntervalPair
 from cwic.scan import KINDS, NEIGHBOURS
-from cwic.symbol_model import SymbolModel
+from cwic.symbol_model import SymbolModel, array_of, check_exact
 
-__all__ = ["ACTIVATION", "EXACT", "LARGEST_ACTIVATION", "LOGITS", "WEIGHT_GRID", "CodeModel"]
+__all__ = ["ACTIVATION", "LARGEST_ACTIVATION", "LOGITS", "WEIGHT_GRID", "CodeModel"]
 
 ACTIVATION = 32
 """Steps of 1/32: activations, and the weights of the first layer, whose inputs are -1, 0, 1."""
@@ -64,8 +64,6 @@ WEIGHT_GRID = 64
 LARGEST_ACTIVATION = 255
 LOGITS = 768
 """Entries of ``codes.p1``: logits from -12 in steps of 1/32."""
-EXACT = 1 << 24
-"""Whole numbers below are exact in float32, and so are their sums."""
 _TYPICAL_BITS = 0.78
 
 
@@ -89,11 +87,7 @@ class _Group:
         for name in ("middle", "last"):
             bias = np.abs(of(f"{name}_bias")).max() + half
             sums.append(LARGEST_ACTIVATION * np.abs(of(name)).sum(0).max() + bias)
-        if max(sums) >= EXACT:
-            raise BundleError(
-                f"a sum of the entropy model can reach {max(sums):.0f}, more than float32 holds "
-                "exactly; train the entropy model again"
-            )
+        check_exact(max(sums))
         none = np.zeros((1, *own.shape[1:]))  # the first pass knows no neighbours
         stacked = [np.concatenate([part, earlier]) for part in np.concatenate([own, none])]
         self.first = [part.astype(np.float32) for part in stacked]
@@ -151,13 +145,10 @@ class CodeModel(SymbolModel[CodeMap]):
         self.sizes = (self.size,) * levels
         self.groups_at = np.arange(levels + 1, dtype=np.uint8)
         self.channels, self.none, self.layered = n // 8, 0, True
+        self.typical_bits = _TYPICAL_BITS * self.size * np.arange(levels + 1.0)
         _check(tensors, n, levels)
         self.p1: NDArray[np.uint16] = tensors["codes.p1"]
         self._groups = [_Group(tensors, g, self.size) for g in range(levels)]
-
-    @property
-    def typical_bits(self) -> NDArray[np.float64]:
-        return _TYPICAL_BITS * self.size * np.arange(self.levels + 1.0)
 
     def open(self, height: int, width: int) -> CodeMap:
         return CodeMap(self.n, self.levels, height, width)
@@ -228,16 +219,10 @@ class CodeModel(SymbolModel[CodeMap]):
         """A step's flat positions, bits and probabilities of a 1, and where its passes end."""
         g, having = step
         order, flat = known.order, levels.reshape(-1)
-        kept = np.flatnonzero(having[flat[order.positions]])
+        kept, kinds, sizes = order.chosen(having[flat])
         positions = order.positions[kept]
         own_bits = bits[g * self.size : (g + 1) * self.size].T[positions]
         known.fill(g, positions, own_bits)
-        kinds, sizes = [], []
-        for kind, part in order.passes:
-            first, last = np.searchsorted(kept, [part.start, part.stop])
-            sizes.append(int(last - first))
-            if last > first:
-                kinds.append((kind, slice(int(first), int(last))))
         index = self._groups[g].logits(known.inputs(g, kept), flat[positions], kinds)
         return positions, own_bits, self.p1[index], self.size * np.cumsum(sizes)[:-1]
 
@@ -246,11 +231,9 @@ class CodeModel(SymbolModel[CodeMap]):
     ) -> Iterator[NDArray[np.intp]]:
         g, having = step
         order, flat = known.order, levels.reshape(-1)
-        chosen = having[flat[order.positions]]
-        for kind, part in order.passes:
-            kept = part.start + np.flatnonzero(chosen[part])
-            if not len(kept):
-                continue
+        chosen, kinds, _ = order.chosen(having[flat])
+        for kind, part in kinds:
+            kept = chosen[part]
             positions = order.positions[kept]
             index = self._groups[g].logits(
                 known.inputs(g, kept), flat[positions], [(kind, slice(None))]
@@ -276,7 +259,7 @@ def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
     hidden = middle.shape[-1] if middle.ndim == 3 else 0
     if hidden < 1:
         raise BundleError("codes.middle does not fit the model; export the model again")
-    forms = {
+    forms: dict[str, tuple[str, tuple[int, ...]]] = {
         "own": ("int8", (KINDS - 1, levels, NEIGHBOURS * size, hidden)),
         "earlier": ("int8", (levels, n, hidden)),
         "level": ("int32", (levels, levels + 1, hidden)),
@@ -287,11 +270,7 @@ def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
         "last_bias": ("int32", (levels, size)),
         "p1": ("uint16", (LOGITS,)),
     }
-    for name, form in forms.items():
-        array = tensors.get(f"codes.{name}")
-        if array is None:
-            raise BundleError(f"the entropy model lacks codes.{name}; export the model again")
-        if (array.dtype.name, array.shape) != form:
-            raise BundleError(f"codes.{name} does not fit the model; export the model again")
+    for name, (dtype, shape) in forms.items():
+        array_of(tensors, f"codes.{name}", dtype, shape)
     if not tensors["codes.p1"].all() or (np.diff(tensors["codes.p1"].astype(np.int32)) < 0).any():
         raise BundleError("codes.p1 is damaged; export the model again")

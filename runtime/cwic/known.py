@@ -30,6 +30,24 @@ class Geometry:
             yield scan.kind, slice(first, first + size)
             first += size
 
+    def chosen(
+        self, chosen: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.intp], list[tuple[int, slice]], list[int]]:
+        """Some of the positions, bool [h w], pass after pass.
+
+        Returns:
+            Their indices into the order of coding; the kind of each pass that has any, with
+            where those lie among them; and how many each of all passes has.
+        """
+        kept = np.flatnonzero(chosen[self.positions])
+        kinds, sizes = [], []
+        for kind, part in self.passes:
+            first, last = np.searchsorted(kept, [part.start, part.stop])
+            sizes.append(int(last - first))
+            if last > first:
+                kinds.append((kind, slice(int(first), int(last))))
+        return kept, kinds, sizes
+
 
 @lru_cache(maxsize=16)
 def geometry(height: int, width: int) -> Geometry:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic import rans
+from cwic.errors import BundleError
 from cwic.layers import Step
 from cwic.level_model import IntervalPair, Intervals
 
-__all__ = ["KnownMap", "SymbolModel"]
+__all__ = ["KnownMap", "SymbolModel", "array_of", "check_exact"]
+
+_EXACT = 1 << 24
 
 
 class KnownMap(Protocol):
@@ -38,6 +41,7 @@ class SymbolModel(ABC, Generic[_Known]):
         groups_at: groups that a position has, by level, [L + 1], rising from 0.
         channels: channels of the bytes that a decoder network takes.
         none: the byte that stands for no code there.
+        typical_bits: what a position takes, by level, about: [L + 1].
         layered: whether a level only says how many codes there are, and not what they mean: then
             a progressive stream may have levels in steps, see :mod:`cwic.layers`, and codes that
             were searched for at some levels are as good at others.
@@ -49,12 +53,8 @@ class SymbolModel(ABC, Generic[_Known]):
     groups_at: NDArray[np.uint8]
     channels: int
     none: int
+    typical_bits: NDArray[np.float64]
     layered: bool
-
-    @property
-    @abstractmethod
-    def typical_bits(self) -> NDArray[np.float64]:
-        """What a position takes, by level, about: [L + 1]."""
 
     @abstractmethod
     def open(self, height: int, width: int) -> _Known:
@@ -140,7 +140,42 @@ class SymbolModel(ABC, Generic[_Known]):
             ]
         )
 
+    def kept(self, levels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which codes positions of these levels [h, w] have, [n, h, w]."""
+        group = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        kept: NDArray[np.bool_] = group[:, None, None] < self.groups_at[levels]
+        return kept
+
     def count(self, groups: NDArray[np.uint8]) -> int:
         """Codes of positions that have so many groups each."""
         up_to = np.cumsum([0, *self.sizes])
         return int(up_to[groups].sum())
+
+
+def array_of(
+    tensors: Mapping[str, NDArray[Any]], name: str, dtype: str, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """The array of a name.
+
+    Raises:
+        BundleError: there is none, or of another type or shape.
+    """
+    array = tensors.get(name)
+    if array is None:
+        raise BundleError(f"the entropy model lacks {name}; export the model again")
+    if (array.dtype.name, array.shape) != (dtype, shape):
+        raise BundleError(f"{name} does not fit the model; export the model again")
+    return array
+
+
+def check_exact(largest: float) -> None:
+    """Whole numbers below 2^24 are exact in float32, and so are their sums.
+
+    Raises:
+        BundleError: a sum can be ``largest``, which is none.
+    """
+    if largest >= _EXACT:
+        raise BundleError(
+            f"a sum of the entropy model can reach {largest:.0f}, more than float32 holds "
+            "exactly; train the entropy model again"
+        )

@@ -58,14 +58,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic import rans
-from cwic.context import EXACT, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.context import LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.errors import BundleError, TruncatedError
 from cwic.known import Geometry, geometry
 from cwic.layers import Step
 from cwic.level_model import IntervalPair
 from cwic.quantiser import LARGEST, LARGEST_STEP, SMALLEST_STEP, ZERO, Quantiser
 from cwic.scan import KINDS, NEIGHBOURS
-from cwic.symbol_model import SymbolModel
+from cwic.symbol_model import SymbolModel, array_of, check_exact
 
 __all__ = ["FEATURE", "MEANS", "REACH", "SCALES", "SYMBOLS", "ValueModel", "scale_of"]
 
@@ -91,12 +91,12 @@ def scale_of(place: Any) -> Any:
 class _Group:
     """The float32 weights of one group, scaled so that no shift is left to do."""
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], g: int, first: int, size: int) -> None:
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], g: int, size: int) -> None:
         def of(name: str) -> NDArray[np.float64]:
             part: NDArray[Any] = tensors[f"values.{g}.{name}"]
             return part.astype(np.float64)
 
-        self.first, self.size = first, size
+        self.size = size
         own, earlier = of("own"), of("earlier")
         level = of("level")[None] + of("kind")[:, None]
         half = WEIGHT_GRID // 2
@@ -109,11 +109,7 @@ class _Group:
             bias = np.abs(of(f"{name}_bias")).max() + half
             bounds.append(LARGEST_ACTIVATION * np.abs(of(name)).sum(0).max() + bias)
         # Then 8 m stays below 2^20, whatever ``line`` holds.
-        if max(bounds) >= EXACT:
-            raise BundleError(
-                f"a sum of the entropy model can reach {max(bounds):.0f}, more than float32 holds "
-                "exactly; train the entropy model again"
-            )
+        check_exact(max(bounds))
         none = np.zeros((1, *own.shape[1:]))  # the first pass knows no neighbours
         stacked = [np.concatenate([part, earlier]) for part in np.concatenate([own, none])]
         self.first_weights = [(part / _LEVEL_GRID).astype(np.float32) for part in stacked]
@@ -231,10 +227,9 @@ class ValueModel(SymbolModel[ValueMap]):
         self._quantiser = Quantiser(
             tensors["values.steps"], np.repeat(tensors["values.first_levels"], self.sizes)
         )
-        self._typical_bits = tensors["values.bits"].astype(np.float64)
-        bounds = np.cumsum([0, *self.sizes]).tolist()
-        self._bounds = bounds
-        self._groups = [_Group(tensors, g, bounds[g], size) for g, size in enumerate(self.sizes)]
+        self.typical_bits = tensors["values.bits"].astype(np.float64)
+        self._bounds = np.cumsum([0, *self.sizes]).tolist()
+        self._groups = [_Group(tensors, g, size) for g, size in enumerate(self.sizes)]
         features = tensors["values.features"].astype(np.int8)
         # By the byte of an int8: 0..127, then -128..-1.
         self._features = np.concatenate([features, -features[:1], -features[:0:-1]])
@@ -242,10 +237,6 @@ class ValueModel(SymbolModel[ValueMap]):
         self._starts = np.append(starts, np.full((len(starts), 1), 1 << 16, np.uint32), 1)
         self._tables = rans.Tables(self._starts)
         self._plain = rans.Tables(np.arange(0, (1 << 16) + 1, 256, dtype=np.uint32)[None])
-
-    @property
-    def typical_bits(self) -> NDArray[np.float64]:
-        return self._typical_bits
 
     def open(self, height: int, width: int) -> ValueMap:
         return ValueMap(self.sizes, self._features, height, width)
@@ -354,16 +345,10 @@ class ValueModel(SymbolModel[ValueMap]):
         """A step's flat positions, values, rows and centres, and where its passes end."""
         g, having = step
         order, flat = known.order, levels.reshape(-1)
-        kept = np.flatnonzero(having[flat[order.positions]])
+        kept, kinds, sizes = order.chosen(having[flat])
         positions = order.positions[kept]
         own = values[self._bounds[g] : self._bounds[g + 1]].T[positions]
         known.fill(g, positions, own)
-        kinds, sizes = [], []
-        for kind, part in order.passes:
-            first, last = np.searchsorted(kept, [part.start, part.stop])
-            sizes.append(int(last - first))
-            if last > first:
-                kinds.append((kind, slice(int(first), int(last))))
         inputs, numbers = known.inputs(g, kept)
         rows, centre = self._groups[g].predicted(inputs, numbers, flat[positions], kinds)
         return positions, own, rows, centre, np.cumsum(sizes)[:-1].tolist()
@@ -373,11 +358,9 @@ class ValueModel(SymbolModel[ValueMap]):
     ) -> Iterator[NDArray[np.intp]]:
         g, having = step
         order, flat = known.order, levels.reshape(-1)
-        chosen = having[flat[order.positions]]
-        for kind, part in order.passes:
-            kept = part.start + np.flatnonzero(chosen[part])
-            if not len(kept):
-                continue
+        chosen, kinds, _ = order.chosen(having[flat])
+        for kind, part in kinds:
+            kept = chosen[part]
             positions = order.positions[kept]
             inputs, numbers = known.inputs(g, kept)
             rows, centre = self._groups[g].predicted(
@@ -430,12 +413,7 @@ def _limited(values: NDArray[np.int32]) -> NDArray[np.int8]:
 
 def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
     def form(name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        array = tensors.get(f"values.{name}")
-        if array is None:
-            raise BundleError(f"the entropy model lacks values.{name}; export the model again")
-        if (array.dtype.name, array.shape) != (dtype, shape):
-            raise BundleError(f"values.{name} does not fit the model; export the model again")
-        return array
+        return array_of(tensors, f"values.{name}", dtype, shape)
 
     def refuse(name: str) -> BundleError:
         return BundleError(f"values.{name} is damaged; export the model again")

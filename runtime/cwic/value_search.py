@@ -44,8 +44,7 @@ def improved_values(
     movable: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
     """See :func:`cwic.search.improved`, whose arguments these are; codes uint8 [n, h, w]."""
-    group = np.repeat(np.arange(len(model.sizes)), model.sizes)[:, None, None]
-    kept = (group < model.groups_at[levels]) & movable
+    kept = model.kept(levels) & movable
     if not kept.any():
         return codes
     rng = np.random.default_rng(_SEED)

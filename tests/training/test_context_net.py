@@ -16,9 +16,10 @@ from cwic.errors import TrainingError
 from cwic.layers import STAGES
 from cwic.level_model import Intervals, level_contexts
 from cwic.scan import PASSES
-from cwic_training import context_net, losses, ops
+from cwic_training import losses, ops
 from cwic_training.context_net import ContextNet
 from cwic_training.model import Coded, ModelConfig
+from cwic_training.pass_tensors import pass_tensors
 from cwic_training.recipe import Recipe
 from cwic_training.symbol_fit import sigmoid_table
 from cwic_training.task import CodecTask
@@ -391,7 +392,7 @@ def test_the_network_is_the_same_with_either_rate_model(tiny: ModelConfig) -> No
 
 
 def test_geometry_has_every_position_once() -> None:
-    parts = context_net._geometry(19, 21, "cpu")
+    parts = pass_tensors(19, 21, "cpu")
     positions = torch.cat([positions for _, positions, _ in parts])
     assert sorted(positions.tolist()) == list(range(19 * 21))
-    assert all(len(positions) for _, positions, _ in context_net._geometry(1, 1, "cpu"))
+    assert all(len(positions) for _, positions, _ in pass_tensors(1, 1, "cpu"))

@@ -332,7 +332,7 @@ def test_the_widest_network_stays_exact() -> None:
             name: array for name, array in integers.items() if name.startswith(f"values.{g}.")
         }
         tensors["values.features"] = feature_table()
-        value_model._Group(tensors, g, 0, size)
+        value_model._Group(tensors, g, size)
 
 
 def test_integers_have_the_forms_that_the_runtime_takes() -> None:
@@ -349,10 +349,3 @@ def test_integers_have_the_forms_that_the_runtime_takes() -> None:
     assert integers["values.1.line"][0, 0, 0] == -127
     assert integers["values.1.level"][0, 0] == 1 << 15
     assert integers["values.1.last_bias"][0] == -(1 << 20)
-
-
-def test_geometry_has_every_position_once() -> None:
-    parts = value_context._geometry(19, 21)
-    positions = torch.cat([positions for _, positions, _ in parts])
-    assert sorted(positions.tolist()) == list(range(19 * 21))
-    assert all(len(positions) for _, positions, _ in value_context._geometry(1, 1))

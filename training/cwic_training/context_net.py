@@ -30,9 +30,10 @@ from torch import Tensor, nn
 
 from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.layers import STAGES, layer_of, prefixes, stage_of, stand_ins
-from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
+from cwic.scan import KINDS, NEIGHBOURS
 from cwic_training.grids import on_grid, whole
 from cwic_training.model import ModelConfig
+from cwic_training.pass_tensors import pass_tensors
 
 __all__ = ["ContextNet"]
 
@@ -93,7 +94,7 @@ class ContextNet(nn.Module):
             progressive: as a progressive stream has the codes.
         """
         count, _, height, width = mask.shape
-        geometry = _geometry(height, width, str(mask.device))
+        geometry = pass_tensors(height, width, str(mask.device))
         # One row per position of all pictures, then one of zeros for what lies outside.
         signs = ((2 * bits - 1) * mask.detach()).permute(0, 2, 3, 1).reshape(-1, self.n)
         known = torch.cat([signs, signs.new_zeros(1, self.n)])
@@ -221,16 +222,3 @@ class _Order:
             tuple(map(on, taken_for)),
             tuple(map(on, groups)),
         )
-
-
-@lru_cache(maxsize=8)
-def _geometry(height: int, width: int, device: str) -> list[tuple[Pass, Tensor, Tensor]]:
-    """Passes that have positions, with positions [M] and neighbours [M, 12 or 0]."""
-    found = []
-    for scan in PASSES:
-        positions = scan.positions(height, width)
-        neighbours = scan.neighbours(positions, height, width)
-        if len(positions):
-            first, second = (torch.from_numpy(a).to(device) for a in (positions, neighbours))
-            found.append((scan, first, second))
-    return found

@@ -17,8 +17,6 @@ and activations, means and places are rounded, with straight-through gradients.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,9 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
-from cwic.scan import KINDS, NEIGHBOURS, PASSES, Pass
+from cwic.scan import KINDS, NEIGHBOURS
 from cwic.value_model import FEATURE, MEANS, SCALES, scale_of
 from cwic_training.grids import on_grid, whole
+from cwic_training.pass_tensors import pass_tensors
 from cwic_training.value_net import interval_bits
 
 __all__ = ["ValueContext"]
@@ -73,7 +72,7 @@ class ValueContext(nn.Module):
         pictures = torch.arange(count)[:, None] * (height * width)
         parts = [q.new_zeros(0, n)]
         order = []
-        for scan, positions, neighbours in _geometry(height, width):
+        for scan, positions, neighbours in pass_tensors(height, width, str(q.device)):
             here = (pictures + positions).reshape(-1)
             around = None
             if scan.offsets:
@@ -188,15 +187,3 @@ class _Group(nn.Module):
             "last_bias": whole(self.last_bias, grid, 1 << 20, np.int32),
             "line": whole(self.line, WEIGHT_GRID, 127, np.int8),
         }
-
-
-@lru_cache(maxsize=8)
-def _geometry(height: int, width: int) -> list[tuple[Pass, Tensor, Tensor]]:
-    """Passes that have positions, with positions [M] and neighbours [M, 12 or 0]."""
-    found = []
-    for scan in PASSES:
-        positions = scan.positions(height, width)
-        neighbours = scan.neighbours(positions, height, width)
-        if len(positions):
-            found.append((scan, torch.from_numpy(positions), torch.from_numpy(neighbours)))
-    return found

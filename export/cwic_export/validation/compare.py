@@ -117,15 +117,9 @@ class Picture:
         """Codes as they are sent, [channels, h, w], one by one: [n, h, w]."""
         return self._model.symbols(sent).reshape(-1, *sent.shape[1:])
 
-    def kept(self, levels: Bytes) -> NDArray[np.bool_]:
-        """Which codes are kept: [n, h, w] for levels [h, w]."""
-        group = np.repeat(np.arange(len(self._model.sizes)), self._model.sizes)
-        kept: NDArray[np.bool_] = group[:, None, None] < self._model.groups_at[levels]
-        return kept
-
     def digest(self, codes: Bytes, levels: Bytes) -> bytes:
         """Of what a stream of these holds: codes that levels drop make no difference."""
-        return _digest(np.where(self.kept(levels), self.symbols_of(codes), 0), levels)
+        return _digest(np.where(self._model.kept(levels), self.symbols_of(codes), 0), levels)
 
     def decode(self, runner: Runner, codes: Bytes, levels: Bytes) -> Bytes:
         """``codes`` [1, channels, h, w] and ``levels`` [1, h, w] to the picture [H, W, 3]."""
@@ -201,7 +195,7 @@ def compare(picture: Picture, runner: Runner, artefact: Artefact) -> list[View]:
 
 
 def _outcome(picture: Picture, reference: View, own: View, same_codes: Bytes) -> Outcome:
-    kept = picture.kept(reference.levels)
+    kept = picture.codec.context.codes.kept(reference.levels)
     flipped = picture.symbols_of(reference.codes) != picture.symbols_of(own.codes)
     levels = _steps(own.levels, reference.levels)
     pixels = _steps(same_codes, reference.restored)

@@ -43,13 +43,22 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def measure_shipped(
-    paths: list[Path], path: Path, measured: Callable[[cwic.Codec, list[Path]], dict[str, Any]]
+    paths: list[Path],
+    path: Path,
+    measured: Callable[[cwic.Codec, list[Path]], dict[str, Any]],
+    model: str | None = None,
 ) -> dict[str, Any]:
-    """What ``measured`` finds of the shipped model on pictures, written to ``path``.
+    """What ``measured`` finds of a shipped model on pictures, written to ``path``.
 
     Beside it stand where it was measured, the model and the names of the pictures.
+
+    Args:
+        paths: the pictures.
+        path: of the file of results.
+        measured: what is measured.
+        model: a name of :func:`cwic.packaged.names`; None is the default.
     """
-    codec = cwic.load()
+    codec = cwic.load(model)
     try:
         found = measured(codec, paths)
     except CwicError as exc:

@@ -147,7 +147,7 @@ def measure(
     frozen = load_checkpoint(checkpoint).rounded_to_half()
     network, config = frozen.network(), frozen.config
     if config.codes != "signs":
-        raise TrainingError("the codes of this model are no signs; use for example nano")
+        raise TrainingError("the codes of this model are no signs; use for example nano-signs")
     fit = SignFit(config, 1)  # its network is not used
     train_codes = list(_pictures(network, fit, train, 512))
     test_codes = list(_pictures(network, fit, test, 768))

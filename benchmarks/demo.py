@@ -20,6 +20,7 @@ from benchmarks import anchors
 from benchmarks.metrics import ms_ssim, psnr_db
 from cwic.files import replacing
 from cwic.image import open_rgb
+from cwic.report.spending import spending
 
 __all__ = ["Shown", "comparison_sheet", "show"]
 
@@ -39,8 +40,8 @@ class Shown:
 
 def show(
     codec: cwic.Codec, picture: NDArray[np.uint8], stem: Path, bpp: float = _BPP
-) -> tuple[list[Shown], NDArray[np.uint8]]:
-    """Encode and decode through files; return the results and the importance levels.
+) -> tuple[list[Shown], NDArray[np.float64]]:
+    """Encode and decode through files; return the results, and bits spent by position [h, w].
 
     Args:
         codec: the model.
@@ -48,16 +49,16 @@ def show(
         stem: where ``.cwic`` and ``.png`` are written.
         bpp: rate of the cwic file.
     """
-    encoded = codec.encode_detailed(picture, bpp=bpp)
-    stem.with_suffix(".cwic").write_bytes(encoded.data)
+    data = codec.encode(picture, bpp=bpp)
+    stem.with_suffix(".cwic").write_bytes(data)
     restored = codec.decode(stem.with_suffix(".cwic").read_bytes())
     restored.save(stem.with_suffix(".png"))
-    results = [Shown("cwic", len(encoded.data), np.asarray(restored))]
+    results = [Shown("cwic", len(data), np.asarray(restored))]
     for anchor in anchors.available():
         if anchor.name in ("JPEG", "WebP"):
-            data = anchors.nearest_not_smaller(anchor, picture, len(encoded.data))
-            results.append(Shown(anchor.name, len(data), anchors.decode(data)))
-    return results, encoded.levels
+            other = anchors.nearest_not_smaller(anchor, picture, len(data))
+            results.append(Shown(anchor.name, len(other), anchors.decode(other)))
+    return results, spending(codec, data, picture[..., 0].size).position_bits
 
 
 def _captioned(pixels: NDArray[np.uint8], first: str, second: str) -> Image.Image:
@@ -74,12 +75,12 @@ def _captioned(pixels: NDArray[np.uint8], first: str, second: str) -> Image.Imag
 
 
 def comparison_sheet(
-    rows: list[tuple[NDArray[np.uint8], list[Shown], NDArray[np.uint8]]], highest_level: int
+    rows: list[tuple[NDArray[np.uint8], list[Shown], NDArray[np.float64]]],
 ) -> Image.Image:
-    """Original, cwic, JPEG at equal bytes and importance map, a row per picture, 1:1 crops."""
+    """Original, cwic, JPEG at equal bytes and where cwic's bits went, a row per picture, 1:1."""
     size = (4 * _PANEL_PX + 24, len(rows) * (_PANEL_PX + _CAPTION_PX + 8))
     sheet = Image.new("RGB", size, "white")
-    for y, (picture, results, levels) in enumerate(rows):
+    for y, (picture, results, bits) in enumerate(rows):
         by_name = {r.codec: r for r in results}
         pixels = picture.shape[0] * picture.shape[1]
         panels = [_captioned(picture, "original", f"{24:.2f} bpp")]
@@ -90,10 +91,14 @@ def comparison_sheet(
             )
             rate = f"{name}: {r.size_bytes} bytes, {8 * r.size_bytes / pixels:.3f} bpp"
             panels.append(_captioned(r.pixels, rate, quality))
-        grey = (levels.astype(np.float64) * 255 / highest_level).astype(np.uint8)
+        grey = (255 * np.sqrt(bits / bits.max())).astype(np.uint8)
         large = grey.repeat(8, 0).repeat(8, 1)[: picture.shape[0], : picture.shape[1], None]
         panels.append(
-            _captioned(large.repeat(3, 2), "importance levels", "bright: more bits are kept")
+            _captioned(
+                large.repeat(3, 2),
+                "where the bits went",
+                f"white: {bits.max():.0f} bits for 8x8 pixels",
+            )
         )
         for x, panel in enumerate(panels):
             sheet.paste(panel, (x * (_PANEL_PX + 8), y * (_PANEL_PX + _CAPTION_PX + 8)))
@@ -113,8 +118,8 @@ def main(pictures: tuple[Path, ...], model: Path | None, bpp: float, output: Pat
     rows = []
     for path in pictures:
         picture = open_rgb(path)
-        results, levels = show(codec, picture, output / path.stem, bpp)
-        rows.append((picture, results, levels))
+        results, bits = show(codec, picture, output / path.stem, bpp)
+        rows.append((picture, results, bits))
         for r in results:
             table.add_row(
                 path.stem,
@@ -125,7 +130,7 @@ def main(pictures: tuple[Path, ...], model: Path | None, bpp: float, output: Pat
                 f"{ms_ssim(picture, r.pixels):.4f}",
             )
     with replacing(output / "sheet.png") as temporary:
-        comparison_sheet(rows, codec.bundle.levels).save(temporary, format="PNG")
+        comparison_sheet(rows).save(temporary, format="PNG")
     Console().print(table)
     click.echo(f"comparison sheet: {output / 'sheet.png'}")
 

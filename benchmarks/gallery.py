@@ -1,4 +1,4 @@
-"""The gallery: pictures of what the shipped model does, and the figures under them.
+"""The gallery: pictures of what the default model does, and the figures under them.
 
 ``python -m benchmarks.gallery --images 'kodak/*.png' -o docs/gallery``
 
@@ -24,6 +24,7 @@ from benchmarks import gallery_sheets as sheets
 from benchmarks.metrics import bits_per_pixel, ms_ssim, psnr_db
 from cwic.files import replacing
 from cwic.image import open_rgb
+from cwic.report.spending import spending
 
 __all__ = ["BPP", "CODECS", "FAIR", "REGION_BPP", "differing_window", "fair", "measured"]
 
@@ -38,6 +39,8 @@ _RATES_BPP = (0.1, 0.25, 0.5, 1.0)
 _EACH = 2
 _MAPS = ("kodim01", "kodim08", "kodim24", "kodim03", "kodim15", "kodim23")
 """Three of buildings and streets, and three others."""
+_MAPPED = "nano-signs"
+"""The model in the package that has an importance map."""
 _BOXES = {"kodim23": [(70, 170, 250, 310), (400, 105, 580, 310)]}
 _ELLIPSES = {"kodim03": (85, 75, 300, 305)}
 _OUTSIDE = 48
@@ -264,21 +267,33 @@ def _psnr_where(a: Pixels, b: Pixels, where: NDArray[np.bool_]) -> float:
 
 
 def _maps(codec: cwic.Codec, paths: list[Path], folder: Path) -> list[dict[str, Any]]:
+    """What the codec spends where, and the importance map of :data:`_MAPPED`."""
+    mapped = cwic.load(_MAPPED)
     chosen = [path for path in paths if path.stem in _MAPS] or paths[:3]
     chosen.sort(key=lambda path: _MAPS.index(path.stem) if path.stem in _MAPS else 0)
-    encoded = [codec.encode_detailed(open_rgb(path), bpp=BPP) for path in chosen]
     found, panels = [], []
     for first in range(0, len(chosen), 3):
-        rows = list(zip(chosen, encoded, strict=True))[first : first + 3]
-        blank = [sheets.BLANK] * (3 - len(rows))
-        panels += [sheets.overview(open_rgb(p), [], p.stem, f"{e.bpp:.3f} bpp") for p, e in rows]
+        row = chosen[first : first + 3]
+        blank = [sheets.BLANK] * (3 - len(row))
+        pictures = [open_rgb(path) for path in row]
+        encoded = [codec.encode_detailed(picture, bpp=BPP) for picture in pictures]
+        levels = [mapped.encode_detailed(picture, bpp=BPP).levels for picture in pictures]
+        panels += [
+            sheets.overview(picture, [], path.stem, f"{e.bpp:.3f} bpp")
+            for path, picture, e in zip(row, pictures, encoded, strict=True)
+        ]
         panels += blank
-        for path, e in rows:
-            low, high = int(e.levels.min()), int(e.levels.max())
-            words = f"{low} to {high}, mean {e.levels.mean():.1f}"
-            panels.append(sheets.map_of(e.levels, high, "importance levels", words))
+        for picture, e in zip(pictures, encoded, strict=True):
+            bits = spending(codec, e.data, picture[..., 0].size).position_bits
+            words = f"white: {bits.max():.0f} for 8x8 pixels"
+            panels.append(sheets.map_of(np.sqrt(bits), bits.max() ** 0.5, "bits spent", words))
+        panels += blank
+        for path, own in zip(row, levels, strict=True):
+            low, high, mean = int(own.min()), int(own.max()), float(own.mean())
+            words = f"{low} to {high}, mean {mean:.1f}"
+            panels.append(sheets.map_of(own, high, f"importance levels of {_MAPPED}", words))
             found.append({"picture": path.name, "lowest": low, "highest": high})
-            found[-1]["mean"] = round(float(e.levels.mean()), 2)
+            found[-1]["mean"] = round(mean, 2)
         panels += blank
     sheets.save(panels, folder / "maps.jpg")
     return found

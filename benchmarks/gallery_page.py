@@ -73,10 +73,11 @@ def regions(result: dict[str, Any]) -> str:
 
 
 def maps(result: dict[str, Any]) -> str:
-    """Markdown: the sheet of importance maps."""
+    """Markdown: the sheet of maps of bits and of importance."""
     found = "; ".join(f"{m['picture']} {m['lowest']} to {m['highest']}, mean {m['mean']}"
                       for m in result["maps"])  # fmt: skip
-    return f"![Pictures above their importance levels: {found}](gallery/maps.jpg)"
+    shown = "Pictures above the bits that each place took, and above importance levels"
+    return f"![{shown}: {found}](gallery/maps.jpg)"
 
 
 def rates(result: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +62,9 @@ def overview(
     return Panel(np.asarray(small), lines)
 
 
-def map_of(levels: NDArray[np.uint8], highest: int, *lines: str) -> Panel:
-    """Levels [h, w] in grey, black 0, white ``highest``, of the size of :func:`overview`."""
-    grey = np.minimum(levels.astype(np.float64) * 255 / max(1, highest), 255).astype(np.uint8)
+def map_of(values: NDArray[Any], highest: float, *lines: str) -> Panel:
+    """Values [h, w] in grey, black 0, white ``highest``, of the size of :func:`overview`."""
+    grey = np.minimum(values.astype(np.float64) * 255 / max(1, highest), 255).astype(np.uint8)
     small = _fitting(Image.fromarray(grey).convert("RGB"), Image.Resampling.NEAREST)
     return Panel(np.asarray(small), lines)
 

@@ -1,6 +1,6 @@
 """What the beginning of a file is worth: cut files against files of that size.
 
-``python -m benchmarks.progressive --images 'kodak/*.png' -o RESULT.json``
+``python -m benchmarks.progressive --images 'kodak/*.png' -o RESULT.json [--model nano-signs]``
 
 Each picture is encoded once at a high quality, as a progressive file and as a plain one; both are
 cut at shares of the plain file's bytes and decoded as far as they go. Beside them stands a file
@@ -72,8 +72,8 @@ def measured(codec: cwic.Codec, paths: list[Path], quality: int = QUALITY) -> di
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """Markdown: PSNR and MS-SSIM at every share, and what cutting costs."""
+def table(result: dict[str, Any], file: str = "progressive.json") -> str:
+    """Markdown: PSNR and MS-SSIM at every share, and what cutting costs, as ``file`` has it."""
     curves, deltas = result["curves"], result["bd_rate_of_cutting"]
     lines = ["| share of the file | bpp | " + " | ".join(curves) + " |", "|---" * 5 + "|"]
     for points in zip(*curves.values(), strict=True):
@@ -94,7 +94,7 @@ def table(result: dict[str, Any]) -> str:
         f"Means over {len(result['pictures'])} pictures at quality {result['quality']}. What a cut "
         "costs against encoding for the size, as BD-rate: " + "; ".join(said) + ". A whole "
         f"progressive file takes {result['whole_file_ratio']:.4f} times the bytes of a plain one "
-        "([progressive.json](BASE/benchmarks/results/progressive.json)).",
+        f"([{file}](BASE/benchmarks/results/{file})).",
     ]
     return "\n".join(lines)
 
@@ -102,9 +102,10 @@ def table(result: dict[str, Any]) -> str:
 @click.command()
 @command.images
 @command.output
-def main(images: list[Path], output: Path) -> None:
+@click.option("--model", help="A model in the package; default: the default one.")
+def main(images: list[Path], output: Path, model: str | None) -> None:
     """Measure, write JSON, print the table."""
-    click.echo(table(command.measure_shipped(images, output, measured)))
+    click.echo(table(command.measure_shipped(images, output, measured, model), output.name))
 
 
 if __name__ == "__main__":

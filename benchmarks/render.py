@@ -89,11 +89,12 @@ def _shown(value: float | None, form: str, unit: str) -> str:
 
 def _mixture(result: dict[str, Any]) -> str:
     before = json.loads((RESULTS / "kodak-mse.json").read_text())
-    steps = result["models"]["cwic nano"]["steps"]
+    steps = result["models"]["cwic nano-signs"]["steps"]
+    changed = deltas(before, result, "cwic nano-signs")
     return (
-        f"The last {steps:,} steps of `nano`, which were the first with MS-SSIM, changed whole "
-        f"Kodak files by {deltas(before, result)} at equal quality (`python -m benchmarks.bd "
-        "benchmarks/results/kodak-mse.json benchmarks/results/kodak.json`)."
+        f"The last {steps:,} steps of `nano-signs`, which were the first with MS-SSIM, changed "
+        f"whole Kodak files by {changed} at equal quality (`python -m benchmarks.bd "
+        "benchmarks/results/kodak-mse.json benchmarks/results/kodak-signs.json`)."
     )
 
 
@@ -124,20 +125,23 @@ _GALLERY = "../../docs/gallery/gallery.json"
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "results": ("kodak.json", table),
-    "mixture": ("kodak.json", _mixture),
+    "mixture": ("kodak-signs.json", _mixture),
     "validation": ("validation.json", validation.table),
     "precision": ("precision.json", precision.table),
     "budgets": ("budgets.json", budgets.table),
     "large": ("large.json", large.table),
     "batch": ("batch.json", batch.table),
     "progressive": ("progressive.json", progressive.table),
+    "progressive signs": (
+        "progressive-signs.json",
+        partial(progressive.table, file="progressive-signs.json"),
+    ),
     "one rate": ("one-rate.json", variants.table),
     "importance": ("importance.json", variants.table),
     "more steps": ("more-steps.json", variants.table),
     "tuned": ("ms-ssim.json", variants.table),
     "values": ("values.json", variants.table),
     "trials": ("trials.json", trials_table.table),
-    "with effort": ("ms-ssim-effort.json", partial(_with_effort, file="ms-ssim-effort.json")),
     "effort": ("effort.json", partial(_with_effort, file="effort.json")),
     "comparisons": (_GALLERY, gallery_page.comparisons),
     "regions": (_GALLERY, gallery_page.regions),
@@ -151,19 +155,18 @@ A section whose file is not there (not measured yet) is left as it is."""
 PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
-    ROOT / "docs" / "model-card-nano-ms-ssim.md": ("with effort",),
     ROOT / "docs" / "export.md": ("precision",),
-    ROOT / "docs" / "training.md": (
+    ROOT / "docs" / "training.md": ("values",),
+    ROOT / "docs" / "training-signs.md": (
+        "importance",
+        "one rate",
         "mixture",
         "more steps",
         "tuned",
-        "one rate",
-        "importance",
-        "values",
         "trials",
     ),
     ROOT / "docs" / "gallery.md": ("comparisons", "regions", "maps", "rates"),
-    ROOT / "docs" / "rates.md": ("effort", "budgets", "progressive"),
+    ROOT / "docs" / "rates.md": ("effort", "budgets", "progressive", "progressive signs"),
     ROOT / "docs" / "batch.md": ("batch", "large"),
 }
 """The sections of each page."""

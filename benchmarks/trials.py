@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.trials --train 'photos/train/*' --valid 'photos/valid/*' -o RESULT.json``
 
-Every trial trains `nano` on one seed for the same number of pixels, and is judged by the
+Every trial trains `nano-signs` on one seed for the same number of pixels, and is judged by the
 validation loss of the variable rate (pictures that training does not see, mean squared error). One
 short run each says which settings deserve a longer one, not more. Trials that are in RESULT.json
 already are kept, so that the command can be stopped and called again.
@@ -108,7 +108,7 @@ TRIALS = {
         patched=lambda: patch.object(nn.init, "zeros_", _random_branch)
     ),
     "no decision feedback": Trial(model={"feedback": 0}),
-    "nano-deep": Trial(model=asdict(PRESETS["nano-deep"])),
+    "nano-signs-deep": Trial(model=asdict(PRESETS["nano-signs-deep"])),
     "base, the paper's network": Trial(model=asdict(PRESETS["base"])),
 }
 
@@ -125,7 +125,7 @@ def run(trial: Trial, train: str, valid: str, steps: int) -> dict[str, float]:
         TrainingError: it was stopped before.
     """
     recipe = _recipe(round(steps / trial.pixels))
-    config: ModelConfig = replace(PRESETS["nano"], **trial.model)
+    config: ModelConfig = replace(PRESETS["nano-signs"], **trial.model)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, trial.patched():
         folder = Path(name)

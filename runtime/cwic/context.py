@@ -157,11 +157,6 @@ class CodeModel(SymbolModel[CodeMap]):
         """The codes as they are: what a level leaves out, coder and decoder network skip."""
         return codes
 
-    def moved(
-        self, codes: NDArray[np.uint8], sent: NDArray[np.uint8], levels: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        return sent
-
     def symbols(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bits uint8 [n, h w] of codes uint8 [n/8, h, w]."""
         return np.unpackbits(codes.reshape(len(codes), -1), axis=0)

@@ -16,11 +16,17 @@ from cwic.container import Header, Stream
 from cwic.errors import UsageError
 from cwic.image import Picture
 from cwic.rate import DEFAULT_QUALITY, QualityScale, levels_from_importance, moved
-from cwic.targets import Measured, refined, scale_for_budget, scale_for_psnr
+from cwic.targets import PSNR_TOLERANCE_DB, Measured, refined, scale_for_budget, scale_for_psnr
 
 __all__ = ["MOST_EFFORT", "Encoded", "Encoding", "Target"]
 
 MOST_EFFORT = 1000
+_AIM = 0.996
+"""Share of a budget that a search for values is to take."""
+_USUAL_GAIN_DB = 0.25
+_MOST_SEARCHES = 5
+_MORE_ROUNDS = 3
+"""Of a search that only has to save what is still too much."""
 
 
 @dataclass(frozen=True)
@@ -124,47 +130,100 @@ class Encoding:
     def reach(self, target: Target) -> Encoded:
         """The file that meets a target.
 
-        With some effort, better codes and levels are searched for, from those of a first file.
-        They take other bytes and give another PSNR, so the target is met anew with them. Where
-        regions have weights, levels are theirs to decide, and only codes are searched for. Values
-        that were found are good at the levels that they were found at only, so they go with a
-        quality.
+        With some effort, better codes are searched for, from those of a first file: codes that mean
+        the same at every level with their levels, and what was found meets the target anew; values
+        at levels that stay, chosen so that what is found meets the target. Where regions have
+        weights, levels are theirs to decide.
 
         Raises:
             RateError: none does.
-            UsageError: a quality out of range, or an effort for values with another target.
+            UsageError: a quality out of range.
         """
-        fixed = target.psnr_db is None and target.bpp is None and target.max_bytes is None
-        if target.effort and not (fixed or self._coder.context.codes.layered):
-            raise UsageError(
-                f"with {self._bundle.name} an effort goes with a quality only; give a quality, or "
-                "leave out the effort"
-            )
-        encoded = self._with_present_codes(target)
         if target.effort == 0:
-            return encoded
-        model = self._coder.context.codes
-        sent, levels = tiled.search(
+            return self._with_present_codes(target)
+        if self._coder.context.codes.layered:
+            return self._with_found_codes(target)
+        budget = self._budget(target)
+        if budget is not None:
+            return self._searched_within(budget, target.effort)
+        if target.psnr_db is not None:
+            return self._searched_reaching(target.psnr_db, target.effort)
+        start = self._with_present_codes(target)
+        sent, levels = self._searched(self._sent(start.levels), start.levels, target.effort)
+        return self._written(sent, levels, start.scale)[0]
+
+    def _with_found_codes(self, target: Target) -> Encoded:
+        """Codes that mean the same at every level, and with them levels, are searched for first."""
+        encoded = self._with_present_codes(target)
+        sent, levels = self._searched(self._sent(encoded.levels), encoded.levels, target.effort)
+        self._codes = sent
+        self._found = moved(self._fine(), encoded.scale, levels, self._bundle.levels)
+        return self._with_present_codes(target)
+
+    def _searched(
+        self,
+        sent: NDArray[np.uint8],
+        levels: NDArray[np.uint8],
+        rounds: int,
+        bits_share: float | None = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return tiled.search(
             self._runner,
-            model,
-            model.sent(self._codes, encoded.levels),
-            encoded.levels,
+            self._coder.context.codes,
+            sent,
+            levels,
             self._picture.part,
             *self._size,
             self._bundle.stride,
-            rounds=target.effort,
+            rounds=rounds,
             keep_levels=self._weights is not None,
+            bits_share=bits_share,
         )
-        self._codes = model.moved(self._codes, sent, levels)
-        self._found = moved(self._fine(), encoded.scale, levels, self._bundle.levels)
-        return self._with_present_codes(target)
+
+    def _searched_within(self, budget_bytes: int, rounds: int) -> Encoded:
+        """Values found from those of a plain file, taking as many bits as those did."""
+        plain, measured = self._within(budget_bytes)
+        sent, levels = self._sent(plain.levels), plain.levels
+        for again in range(_MOST_SEARCHES):
+            other_bits = 8 * measured.size_bytes - measured.code_bits
+            share = (8 * _AIM * budget_bytes - other_bits) / max(1.0, measured.code_bits)
+            if share < 0.5:
+                break  # what is not codes takes the budget
+            more = _MORE_ROUNDS if again else rounds
+            sent, _ = self._searched(sent, levels, more, min(1.0, share))
+            found, measured = self._written(sent, levels, plain.scale)
+            if measured.size_bytes <= budget_bytes:
+                return found
+        return plain
+
+    def _searched_reaching(self, psnr_db: float, rounds: int) -> Encoded:
+        """Values found from those of a worse picture, by what the search is worth to it."""
+        gain, best = _USUAL_GAIN_DB, None
+        for _ in range(_MOST_SEARCHES):
+            start = self._reaching(psnr_db - gain)
+            sent, levels = self._searched(self._sent(start.levels), start.levels, rounds)
+            reached = self._psnr_db(sent, levels)
+            if reached >= psnr_db:
+                found, _ = self._written(sent, levels, start.scale)
+                if best is None or len(found.data) < len(best.data):
+                    best = found
+                if reached <= psnr_db + PSNR_TOLERANCE_DB:
+                    break
+            gain += reached - psnr_db - PSNR_TOLERANCE_DB / 2
+        return best or self._reaching(psnr_db)
+
+    def _budget(self, target: Target) -> int | None:
+        return target.budget_bytes(self._size[0] * self._size[1])
+
+    def _sent(self, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._coder.context.codes.sent(self._codes, levels)
 
     def _with_present_codes(self, target: Target) -> Encoded:
         if target.psnr_db is not None:
             return self._reaching(target.psnr_db)
-        budget = target.budget_bytes(self._size[0] * self._size[1])
+        budget = self._budget(target)
         if budget is not None:
-            return self._within(budget)
+            return self._within(budget)[0]
         quality = DEFAULT_QUALITY if target.quality is None else target.quality
         plain = self._weights is None and self._found is None
         importance = self._importance if plain else self._fine()
@@ -188,8 +247,12 @@ class Encoding:
         self, scale: float, importance: NDArray[np.uint8] | NDArray[np.float64]
     ) -> tuple[Encoded, Measured]:
         levels = levels_from_importance(importance, scale, self._bundle.levels)
-        codes = self._coder.context.codes.sent(self._codes, levels)
-        written = self._coder.write(codes, levels, progressive=self._progressive)
+        return self._written(self._sent(levels), levels, scale)
+
+    def _written(
+        self, sent: NDArray[np.uint8], levels: NDArray[np.uint8], scale: float
+    ) -> tuple[Encoded, Measured]:
+        written = self._coder.write(sent, levels, progressive=self._progressive)
         height_px, width_px = self._size
         header = Header(
             width_px,
@@ -206,12 +269,12 @@ class Encoding:
         encoded = Encoded(data, levels, width_px, height_px, scale)
         return encoded, Measured(len(data), written.code_bits)
 
-    def _within(self, budget_bytes: int) -> Encoded:
-        fine, made = self._fine(), dict[float, Encoded]()
+    def _within(self, budget_bytes: int) -> tuple[Encoded, Measured]:
+        fine, made = self._fine(), dict[float, tuple[Encoded, Measured]]()
 
         def measure(scale: float) -> Measured:
-            made[scale], measured = self._at(scale, fine)
-            return measured
+            made[scale] = self._at(scale, fine)
+            return made[scale][1]
 
         typical_bits = self._coder.context.codes.typical_bits
         scale = scale_for_budget(measure, budget_bytes, fine, typical_bits, self._highest_scale)
@@ -221,12 +284,13 @@ class Encoding:
         fine = self._fine()
 
         def measure(scale: float) -> float:
-            return self._psnr_db(levels_from_importance(fine, scale, self._bundle.levels))
+            levels = levels_from_importance(fine, scale, self._bundle.levels)
+            return self._psnr_db(self._sent(levels), levels)
 
         return self._at(scale_for_psnr(measure, psnr_db, self._highest_scale), fine)[0]
 
-    def _psnr_db(self, levels: NDArray[np.uint8]) -> float:
-        """PSNR (RGB) of what the decoder network makes of the codes under some levels."""
+    def _psnr_db(self, sent: NDArray[np.uint8], levels: NDArray[np.uint8]) -> float:
+        """PSNR (RGB) of what the decoder network makes of codes."""
         squares = 0.0
 
         def add(rows: slice, columns: slice, part: NDArray[np.uint8]) -> None:
@@ -234,7 +298,6 @@ class Encoding:
             error = part.astype(np.float32) - self._picture.part(rows, columns)
             squares += float(np.square(error).sum(dtype=np.float64))
 
-        codes = self._coder.context.codes.sent(self._codes, levels)
-        tiled.decode(self._runner, codes, levels, add, *self._size, self._bundle.stride)
+        tiled.decode(self._runner, sent, levels, add, *self._size, self._bundle.stride)
         mean = squares / (3 * self._size[0] * self._size[1])
         return float(10 * np.log10(255**2 / max(mean, 1e-10)))

@@ -69,15 +69,3 @@ class Quantiser:
             y += ZERO
             found[:, part] = y
         return found.reshape(-1, *levels.shape)
-
-    def moved(
-        self, codes: NDArray[np.uint8], sent: NDArray[np.uint8], levels: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Fixed point that :meth:`quantised` makes ``sent`` of: ``codes`` where they do already,
-        else the middle of the step, uint8 [2n, h, w].
-        """
-        y = (sent.astype(np.float32) - ZERO) * (self.steps * FIXED_POINT)[levels]
-        whole = np.clip(np.rint(y) + _MIDDLE, 0, (1 << 16) - 1).astype(np.uint16)
-        middle = np.concatenate([whole >> 8, whole & 255]).astype(np.uint8)
-        stays = np.tile(self.quantised(codes, levels) == sent, (2, 1, 1))
-        return np.where(stays, codes, middle)

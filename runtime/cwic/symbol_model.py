@@ -73,12 +73,6 @@ class SymbolModel(ABC, Generic[_Known]):
         """
 
     @abstractmethod
-    def moved(
-        self, codes: NDArray[np.uint8], sent: NDArray[np.uint8], levels: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """An encoder network's codes, changed so that ``sent`` is what is sent at these levels."""
-
-    @abstractmethod
     def symbols(self, codes: NDArray[np.uint8]) -> NDArray[Any]:
         """Of codes as :meth:`sent` gives them, [n, h w]."""
 

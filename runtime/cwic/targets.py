@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cwic.errors import RateError
 from cwic.neighbourhood import sums_around
 
-__all__ = ["Measured", "refined", "scale_for_budget", "scale_for_psnr"]
+__all__ = ["PSNR_TOLERANCE_DB", "Measured", "refined", "scale_for_budget", "scale_for_psnr"]
 
 SMALLEST_SCALE = 1e-3
 """Below, no position of a picture keeps a code."""
@@ -30,7 +30,7 @@ _TINY = 64
 """Several levels may make a file of so few bytes: then the highest of them is looked for."""
 _BISECTIONS = 40
 _FIRST_SCALE, _SECOND_SCALE = 0.15, 0.5  # where PSNR is measured first
-_PSNR_TOLERANCE_DB, _MOST_PICTURES = 0.05, 12
+PSNR_TOLERANCE_DB, _MOST_PICTURES = 0.05, 12
 _SAME = 1.000001
 _LEAST_SHARE = 0.02
 """Of the mean level's bits."""
@@ -218,7 +218,7 @@ def scale_for_psnr(
         sides.append(found >= target_db)
         if sides[-1]:
             enough = high = scale
-            if found <= target_db + _PSNR_TOLERANCE_DB:
+            if found <= target_db + PSNR_TOLERANCE_DB:
                 break
         else:
             low = scale
@@ -244,7 +244,7 @@ def _on_the_line(known: dict[float, float], target_db: float) -> float:
     """
     if len(known) < 2:
         return _SECOND_SCALE
-    wanted = target_db + _PSNR_TOLERANCE_DB / 2
+    wanted = target_db + PSNR_TOLERANCE_DB / 2
     near = sorted(known.items(), key=lambda item: abs(item[1] - wanted))
     x0, y0 = near[0]
     other = (point for point in near if (point[1] < wanted) != (y0 < wanted))

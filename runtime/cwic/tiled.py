@@ -2,7 +2,7 @@
 
 A part is run with a margin on the sides where the picture goes on, and the margin is thrown
 away. What a decoder makes of a position depends on no more positions around it than the
-margin has (4 in `nano`, 6 in `nano-values`, 7 in `base`, 8 in `nano-deep`), so they fit without a
+margin has (6 in `nano`, 7 in `base`, 8 in `nano-signs-deep`), so they fit without a
 seam, bit for bit up to the order of additions. Codes are what an encoder decides: any choice
 of them is valid.
 """
@@ -101,6 +101,7 @@ def search(
     *,
     rounds: int,
     keep_levels: bool,
+    bits_share: float | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Better codes and levels, see :func:`cwic.search.improved`, part by part.
 
@@ -123,6 +124,7 @@ def search(
             rounds=rounds,
             movable=movable,
             keep_levels=keep_levels,
+            bits_share=bits_share,
         )
         codes[(slice(None), *tile.area)] = part_codes[(slice(None), *inner)]
         levels[tile.area] = part_levels[inner]

@@ -32,6 +32,10 @@ _REST = 30
 """Rounds in which a position is left alone."""
 _REPRICED = 4
 """Rounds after which bits are counted anew: neighbours predict each other."""
+_STEERED = 2
+"""The same where a share of bits is wanted."""
+_STEERING = 8
+"""Power of what bits are too many by that they get dearer with, where a share is wanted."""
 _SEED = 0
 
 
@@ -42,6 +46,7 @@ def improved_values(
     levels: NDArray[np.uint8],
     rounds: int,
     movable: NDArray[np.bool_],
+    bits_share: float | None = None,
 ) -> NDArray[np.uint8]:
     """See :func:`cwic.search.improved`, whose arguments these are; codes uint8 [n, h, w]."""
     kept = model.kept(levels) & movable
@@ -57,14 +62,17 @@ def improved_values(
     q = codes.astype(np.int16) - ZERO
     many = np.full(levels.shape, _MOST)
     resting = np.zeros(levels.shape, np.int32)
-    bit = np.float32(0)
+    bit, wanted_bits = np.float32(0), 0.0
     lower = higher = np.zeros(0, np.float32)
     for now in range(rounds):
-        if now % _REPRICED == 0:
+        if now % (_REPRICED if bits_share is None else _STEERED) == 0:
             lower, higher, bits = model.step_bits(_bytes(q), levels)
-            bit = bit or np.float32(
-                SLOPE * (weights * searched.error(codes, levels)).sum() / max(bits, 1)
-            )
+            if not now:
+                error = searched.error(codes, levels)
+                bit = np.float32(SLOPE * (weights * error).sum() / max(bits, 1))
+                wanted_bits = bits * (bits_share or 0)
+            if wanted_bits:
+                bit *= np.float32((bits / wanted_bits) ** _STEERING)
         gradient, error = searched.gradient(_bytes(q), levels)
         push = weights * gradient
         fall = np.where(kept & (q > -LARGEST), curvature - push + bit * lower, 0)

@@ -13,6 +13,7 @@ from benchmarks.metrics import ms_ssim, psnr_db
 from numpy.typing import NDArray
 
 import cwic
+from cwic.bundle import Bundle
 from cwic.errors import UsageError
 
 
@@ -100,19 +101,28 @@ def test_bd_rate_of_known_curves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures"),
-    [("kodak.json", 24), ("coding.json", 4), ("validation.json", 3), ("precision.json", 8)],
+    ("name", "model", "pictures"),
+    [
+        ("kodak.json", "nano", 24),
+        ("coding.json", "nano", 4),
+        ("validation.json", "nano", 3),
+        ("precision.json", "nano", 8),
+        ("kodak-signs.json", "nano-signs", 24),
+        ("progressive-signs.json", "nano-signs", 8),
+    ],
 )
-def test_committed_results_are_of_the_shipped_model(name: str, pictures: int) -> None:
+def test_committed_results_are_of_shipped_models(name: str, model: str, pictures: int) -> None:
     result = json.loads((render.RESULTS / name).read_text())
     result = result.get("report", result)
-    assert result["model_id"] == cwic.load().bundle.model_id.hex()
+    assert result["model_id"] == Bundle.load(model).model_id.hex()
     assert len(result["pictures"]) == pictures
 
 
 def test_comparison_sheet(photo: NDArray[np.uint8], tmp_path: Path) -> None:
-    results, levels = demo.show(cwic.load(), photo[:208, :208], tmp_path / "a", bpp=0.5)
+    results, bits = demo.show(cwic.load(), photo[:208, :208], tmp_path / "a", bpp=0.5)
     assert [r.codec for r in results] == ["cwic", "JPEG", "WebP"]
     assert all(r.size_bytes >= results[0].size_bytes for r in results[1:])
-    sheet = demo.comparison_sheet([(photo[:208, :208], results, levels)], 16)
+    assert bits.shape == (26, 26)
+    assert 0.8 * 8 * results[0].size_bytes < bits.sum() < 8 * results[0].size_bytes
+    sheet = demo.comparison_sheet([(photo[:208, :208], results, bits)])
     assert np.asarray(sheet).std() > 20

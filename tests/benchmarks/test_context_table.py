@@ -35,7 +35,7 @@ def test_context_predicts_what_none_does_not(
     monkeypatch.setattr(context_table, "CONTEXTS", chosen)
     said: list[str] = []
     result = context_table.measure(
-        ROOT / "models" / "nano.safetensors", pictures, pictures, 40, said.append
+        ROOT / "models" / "nano-signs.safetensors", pictures, pictures, 40, said.append
     )
     none, known = result["bits_per_code"].values()
     assert none.keys() == known.keys() == {"low", "middle", "high"}
@@ -52,5 +52,5 @@ def test_values_are_refused(pictures: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "values.safetensors"
     checkpoint = Checkpoint(config, CodecNetwork(config).state_dict(), {"stage": "importance"})
     save_checkpoint(path, checkpoint)
-    with pytest.raises(TrainingError, match="no signs; use for example nano"):
+    with pytest.raises(TrainingError, match="no signs; use for example nano-signs$"):
         context_table.measure(path, pictures, pictures, 1, print)

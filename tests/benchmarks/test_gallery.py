@@ -51,6 +51,12 @@ def test_regions_gain_inside_at_one_budget(made: tuple[Path, dict[str, Any]]) ->
             assert found[name]["size_bytes"] <= found["budget_bytes"]
 
 
+def test_maps_are_of_a_model_that_has_one(made: tuple[Path, dict[str, Any]]) -> None:
+    assert len(made[1]["maps"]) == 2
+    for found in made[1]["maps"]:
+        assert found["lowest"] < found["mean"] < found["highest"]
+
+
 def test_window_is_where_pictures_differ(photo: NDArray[np.uint8]) -> None:
     other = photo.copy()
     other[100:140, 300:380] ^= 64

@@ -40,14 +40,28 @@ def test_measuring(photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) ->
     assert speeds["fp32"]["encode_speedup"] == 1
 
 
-def test_flips_are_counted(photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
-    codecs = precision.open_codecs(Bundle.load(), threads=1)
-    other = precision.open_codecs(Bundle.load(), threads=1)["fp32"]
+@pytest.mark.parametrize(
+    ("name", "channels", "flipped"),
+    [
+        ("nano", slice(32), 0b1000_0000),  # the high bytes of a quarter of the values
+        ("nano-signs", slice(None), 0b0001_0001),
+    ],
+)
+def test_flips_are_counted(
+    photo: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    channels: slice,
+    flipped: int,
+) -> None:
+    codecs = precision.open_codecs(Bundle.load(name), threads=1)
+    other = precision.open_codecs(Bundle.load(name), threads=1)["fp32"]
     encode = other.runner.encode
 
     def flipping(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         codes, importance = encode(image)
-        return codes ^ np.uint8(0b0001_0001), importance
+        codes[:, channels] ^= np.uint8(flipped)
+        return codes, importance
 
     monkeypatch.setattr(other.runner, "encode", flipping)
     codecs["int8"] = other

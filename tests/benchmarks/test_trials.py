@@ -23,7 +23,7 @@ PHOTOS = str(Path(__file__).parents[2] / "assets" / "kodim*.png")
 def test_a_trial_is_a_recipe_and_a_model(name: str) -> None:
     trial = trials.TRIALS[name]
     replace(Recipe(), **trial.recipe)
-    replace(PRESETS["nano"], **trial.model)
+    replace(PRESETS["nano-signs"], **trial.model)
     with trial.patched():
         assert (ops.MASK_SURROGATE_WIDTH != 3) == ("surrogate" in name)
         assert (optim.WEIGHT_DECAY != 0.01) == ("weight decay" in name)

@@ -138,7 +138,7 @@ def test_equals_the_reference_at_the_ends_of_every_range(name: str, size: tuple[
 
 @pytest.fixture(scope="module")
 def codec() -> cwic.Codec:
-    return cwic.load()
+    return cwic.load("nano-signs")
 
 
 @pytest.mark.parametrize(("name", "scale"), [("kodim03", 0.6), ("kodim23", 0.1)])

@@ -104,17 +104,20 @@ def types_of(data: bytes) -> dict[str, set[int]]:
 
 
 @pytest.mark.parametrize(
-    ("role", "around"),
+    ("halves", "whole", "role", "around"),
     [
-        ("encoder", ("Div", "Sigmoid", "Greater", "ReduceSum", "Round")),
-        ("decoder", ("Floor", "Less", "Round", "Sub", "Mul", "Clip", "Transpose")),
+        ("wide", "bundle", "encoder", ("Div", "Sigmoid", "Greater", "ReduceSum", "Round")),
+        ("wide", "bundle", "decoder", ("Floor", "Less", "Round", "Sub", "Mul", "Clip")),
+        ("values_bundle", "values_bundle", "encoder", ("Sigmoid", "Round", "Clip", "Floor")),
+        ("values_bundle", "values_bundle", "decoder", ("Min", "GatherND", "Mul", "Round", "Clip")),
     ],
 )
 def test_fp16_is_in_the_networks_only(
-    wide: Bundle, bundle: Bundle, role: str, around: tuple[str, ...]
+    request: pytest.FixtureRequest, halves: str, whole: str, role: str, around: tuple[str, ...]
 ) -> None:
-    data = wide.read(f"{role}.fp16.onnx")
-    model, fp32 = (onnx.load_from_string(d) for d in (data, bundle.read(f"{role}.onnx")))
+    data = request.getfixturevalue(halves).read(f"{role}.fp16.onnx")
+    whole_data = request.getfixturevalue(whole).read(f"{role}.onnx")
+    model, fp32 = (onnx.load_from_string(d) for d in (data, whole_data))
     onnx.checker.check_model(model, full_check=True)
     assert list(model.graph.input) == list(fp32.graph.input)
     assert list(model.graph.output) == list(fp32.graph.output)
@@ -252,6 +255,18 @@ def test_triton_model(
     # N, the axis that `dims` leaves out, must be free and first for batches to work.
     run = session(data)
     assert all(port.shape[0] == "N" for port in (*run.get_inputs(), *run.get_outputs()))
+
+
+def test_triton_knows_what_an_encoder_of_values_gives(values_network: CodecNetwork) -> None:
+    found = {}
+    for role, graph in (("encoder", EncoderGraph), ("decoder", DecoderGraph)):
+        config = parsed(configuration(role, graph(values_network).ports()))
+        ports = config.output if role == "encoder" else config.input  # type: ignore[attr-defined]
+        found[role] = {port.name: list(port.dims) for port in ports}
+    assert found == {
+        "encoder": {"codes": [32, -1, -1], "importance": [-1, -1]},
+        "decoder": {"codes": [16, -1, -1], "levels": [-1, -1]},
+    }
 
 
 def test_the_schema_refuses_what_triton_would(network: CodecNetwork) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,13 +18,12 @@ from torch import Tensor
 
 import cwic
 from cwic.backends.onnxrt import OnnxRuntimeRunner
-from cwic.bundle import Bundle
+from cwic.bundle import Bundle, FileEntry
 from cwic.container import Stream
 from cwic.image import open_rgb
 from cwic.quantiser import Quantiser
 from cwic_export import macs
-from cwic_export.bundle_writer import export_bundle
-from cwic_export.cli import export, validate
+from cwic_export.cli import export
 from cwic_export.graphs import DecoderGraph, EncoderGraph, GradientGraph
 from cwic_export.identity import model_id
 from cwic_export.packing import packing_of
@@ -37,7 +37,7 @@ from cwic_export.runners import (
     TorchScriptRunner,
     value_margins,
 )
-from cwic_export.validation import validate_bundle
+from cwic_export.validation import run, validate_bundle
 from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cwic_training.entropy import fit_entropy_model
 from cwic_training.model import CodecNetwork
@@ -68,6 +68,16 @@ def fitted(dct: Checkpoint, pictures: list[Path], tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("run") / "fitted.safetensors"
     save_checkpoint(path, release)
     return path
+
+
+@pytest.fixture(scope="module")
+def exported(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of the model with tables, by the command."""
+    out = tmp_path_factory.mktemp("models") / "fitted"
+    arguments = [str(fitted), "-o", str(out), "--formats", "onnx,onnx-fp16,torchscript"]
+    done = CliRunner().invoke(export, arguments)
+    assert done.exit_code == 0, done.output
+    return Bundle.load(out)
 
 
 @pytest.fixture(scope="module")
@@ -457,18 +467,8 @@ def test_margins_of_a_picture_are_those_of_the_finest_step(
 # ---- Whole models ---------------------------------------------------------------------------
 
 
-def test_export_and_validation(fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
-    out = tmp_path / "values"
-    run = CliRunner().invoke(
-        export, [str(fitted), "-o", str(out), "--formats", "onnx,onnx-fp16,torchscript"]
-    )
-    assert run.exit_code == 0, run.output
-    command = [str(out), "--reference", str(fitted)]
-    for path in pictures:
-        command += ["--images", str(path)]
-    run = CliRunner().invoke(validate, command)
-    assert run.exit_code == 0, run.output
-    report = validate_bundle(out, fitted, pictures)
+def test_validation(exported: Bundle, fitted: Path, pictures: list[Path]) -> None:
+    report = validate_bundle(exported.path, fitted, pictures)
     assert report.passed, report.problems()
     assert [a.label for a in report.artefacts] == ["onnx fp32", "onnx fp16", "torchscript fp32"]
     fp32, fp16, torchscript = (a.differences for a in report.artefacts)
@@ -482,40 +482,49 @@ def test_export_and_validation(fitted: Path, pictures: list[Path], tmp_path: Pat
     assert {d.graph for d in report.artefacts[1].departures} == {"encoder", "decoder"}
 
 
-def test_a_wrong_step_is_found(fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
-    bundle = export_bundle(fitted, tmp_path / "values", ["onnx"])
-    model = onnx.load_from_string(bundle.read("decoder.onnx"))
+def test_a_wrong_step_is_found(
+    exported: Bundle,
+    fitted: Path,
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # To export the reference again takes seconds.
+    graphs = {role: exported.read(f"{role}.onnx") for role in ("encoder", "decoder")}
+    monkeypatch.setattr(run, "_reference_graphs", lambda *_: graphs)
+    model = onnx.load_from_string(graphs["decoder"])
     (steps,) = (t for t in model.graph.initializer if list(t.dims) == [9])
     array = onnx.numpy_helper.to_array(steps) * np.float32(1.1)
     steps.CopyFrom(onnx.numpy_helper.from_array(array, steps.name))
-    data = model.SerializeToString()
-    (bundle.path / "decoder.onnx").write_bytes(data)
-    old = bundle.files["decoder.onnx"]
-    entry = type(old).of(
-        bundle.path / "decoder.onnx", role=old.role, target=old.target, precision=old.precision
+    path = shutil.copytree(exported.path, tmp_path / "changed")
+    (path / "decoder.onnx").write_bytes(model.SerializeToString())
+    files = {
+        name: entry
+        for name, entry in exported.files.items()
+        if entry.target == "cwic" or (entry.target, entry.precision) == ("onnx", "fp32")
+    }
+    files["decoder.onnx"] = FileEntry.of(
+        path / "decoder.onnx", role="decoder", target="onnx", precision="fp32"
     )
-    changed = {**bundle.files, "decoder.onnx": entry}
-    dataclasses.replace(bundle, files=changed).save()
-    report = validate_bundle(bundle.path, fitted, pictures[:1], scales=[1.0])
+    dataclasses.replace(exported, path=path, files=files).save()
+    report = validate_bundle(path, fitted, pictures[:1], scales=[1.0])
     assert not report.passed
     assert "mean difference of pixels" in "\n".join(report.problems())
 
 
 def test_files_hold_what_the_encoder_gave(
-    fitted: Path, pictures: list[Path], tmp_path: Path
+    exported: Bundle, fitted: Path, pictures: list[Path]
 ) -> None:
     """From pixels to bytes and back: whole numbers of the levels, and a better picture for more."""
-    export_bundle(fitted, tmp_path / "values", ["onnx"])
-    codec = cwic.load(tmp_path / "values", "cpu")
+    codec = cwic.load(exported.path, "cpu")
     pixels = open_rgb(pictures[0])
     codes, _ = codec.runner.encode(pixels[None])
+    quantiser = quantiser_of(load_checkpoint(fitted).network())
     errors, sizes = [], []
     for quality in (40, 65, 90):
         made = codec.encode_detailed(pixels, quality=quality)
         sent, levels = codec.read_codes(Stream.from_bytes(made.data))
-        assert np.array_equal(sent, quantiser_of(load_checkpoint(fitted).network()).quantised(
-            codes[0], levels
-        ))  # fmt: skip
+        assert np.array_equal(sent, quantiser.quantised(codes[0], levels))
         errors.append(np.square(np.asarray(codec.decode(made.data)) - pixels.astype(float)).mean())
         sizes.append(len(made.data))
     assert all(a > b for a, b in pairwise(errors))

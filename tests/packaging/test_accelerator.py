@@ -25,7 +25,7 @@ from scripts.accelerator.bundles import Bundles
 from scripts.accelerator.measure import parse_sizes, picture_of
 from scripts.accelerator.onnx_graphs import CUDA, OnnxRunner, TensorrtProviderRunner
 from scripts.accelerator.targets import Site, Target, targets
-from tests.export.conftest import SMALL, make_checkpoint
+from tests.export.conftest import SMALL, VALUES, make_checkpoint
 from tests.runtime.backends.fake_gpu import ORIN, VERSION, FakeCuda, FakeTensorRT
 
 from cwic import doctor
@@ -286,51 +286,62 @@ def test_a_provider_that_does_not_load_is_a_reason(
         named(name).check(site)
 
 
-@pytest.fixture(scope="module")
-def programs() -> dict[str, tuple[Graph, bytes]]:
-    """Each graph of a small random model, and the same as an ExportedProgram."""
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Each graph of a small random model, and the same as an ExportedProgram.
+
+    Attributes:
+        channels: what the encoder gives, and what the decoder takes.
+        graphs, data: by role.
+    """
+
+    channels: tuple[int, int]
+    graphs: dict[str, Graph]
+    data: dict[str, bytes]
+
+
+@pytest.fixture(scope="module", params=["signs", "values"])
+def programs(request: pytest.FixtureRequest) -> Programs:
+    signs = request.param == "signs"
     torch.manual_seed(0)
-    network = CodecNetwork(SMALL).eval()
-    graphs = {
+    network = CodecNetwork(SMALL if signs else VALUES).eval()
+    graphs: dict[str, Graph] = {
         "encoder": EncoderGraph(network, decomposed=True),
         "decoder": DecoderGraph(network, decomposed=True),
     }
-    return {role: (graph, exported_program.to_bytes(graph)) for role, graph in graphs.items()}
+    channels = (SMALL.n // 8, SMALL.n // 8) if signs else (2 * VALUES.n, VALUES.n)
+    return Programs(channels, graphs, {k: exported_program.to_bytes(v) for k, v in graphs.items()})
 
 
-@pytest.mark.parametrize(
-    ("role", "shapes"),
-    [("encoder", [(2, 64, 48, 3)]), ("decoder", [(2, 2, 8, 6), (2, 8, 6)])],
-)
-def test_an_exported_program_moves_with_all_its_constants(
-    role: str, shapes: list[tuple[int, ...]], programs: dict[str, tuple[Graph, bytes]]
-) -> None:
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_an_exported_program_moves_with_all_its_constants(role: str, programs: Programs) -> None:
     """No GPU is needed to see that nothing stays on the CPU: `meta` is a device as well."""
-    graph, data = programs[role]
-    loaded = torch_graphs.load_exported_program(data, "meta")
+    shapes = [(2, programs.channels[1], 8, 6), (2, 8, 6)]
+    if role == "encoder":
+        shapes = [(2, 64, 48, 3)]
+    loaded = torch_graphs.load_exported_program(programs.data[role], "meta")
     outputs = loaded(*(torch.zeros(s, dtype=torch.uint8, device="meta") for s in shapes))
-    expected = graph(*(torch.zeros(s, dtype=torch.uint8) for s in shapes))
+    expected = programs.graphs[role](*(torch.zeros(s, dtype=torch.uint8) for s in shapes))
     for ours, theirs in zip(*map(as_tuple, (outputs, expected)), strict=True):
         assert ours.device.type == "meta"
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
 
 
 def test_files_of_torch_tensorrt_are_run(
-    site: Site,
-    tmp_path: Path,
-    programs: dict[str, tuple[Graph, bytes]],
-    monkeypatch: pytest.MonkeyPatch,
+    site: Site, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plain ExportedPrograms under their names: Torch-TensorRT cannot be imported without a GPU."""
-    for role, (_, data) in programs.items():
+    for role, data in programs.data.items():
         (tmp_path / f"{role}.torch-tensorrt.pt2").write_bytes(data)
     monkeypatch.setattr(torch_tensorrt, "load", lambda: None)
     bundles: Any = SimpleNamespace(get=lambda form: SimpleNamespace(path=tmp_path))
     target = named("torch-tensorrt")
     opened = target.open(dataclasses.replace(site, device="cpu", bundles=bundles), target)
+    given, taken = programs.channels
     codes, importance = opened.runner.encode(np.zeros((1, 64, 48, 3), np.uint8))
-    assert codes.shape == (1, SMALL.n // 8, 8, 6)
-    assert opened.runner.decode(codes, importance // 32).shape == (1, 64, 48, 3)
+    assert codes.shape == (1, given, 8, 6)
+    image = opened.runner.decode(codes[:, :taken], importance // 32)
+    assert image.shape == (1, 64, 48, 3)
 
 
 def test_onnxruntime_without_its_tensorrt_provider_is_found_out(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import pytest
 import torch
 from scripts.accelerator import train
 from scripts.accelerator.plan import PROBE_STEPS, Clock, Plan
-from tests.export.conftest import SMALL, make_checkpoint
+from tests.export.conftest import VALUES, make_checkpoint
 
 from cwic.errors import TrainingError
 from cwic_training.checkpoint import load_checkpoint, save_checkpoint
+from cwic_training.optim import CONTEXT_RATE
+from cwic_training.recipe import VALUES_DEFAULTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,14 +65,13 @@ def test_a_time_that_is_too_short_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose codes are decided at once: it trains faster."""
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_checkpoint(path, make_checkpoint(dataclasses.replace(SMALL, feedback=0)))
+    save_checkpoint(path, make_checkpoint(VALUES))
     return path
 
 
 def arguments(folder: Path, details: str, *more: str) -> list[str]:
-    quick = "--batch 2 --crop 32 --precision 32-true --validate-every 40 --no-progress"
+    quick = "--batch 2 --crop 32 --ms-ssim 0 --precision 32-true --validate-every 40 --no-progress"
     names = ["-o", str(folder), "--train-glob", details, "--valid-glob", details]
     return [*names, *quick.split(), "--accelerator", "cpu", *more]
 
@@ -103,7 +103,8 @@ def test_a_run_fills_its_time_and_can_be_resumed(
     # The last step was taken at the schedule's end: a hundredth of the rate at most.
     rates = [group["lr"] for group in state["optimizer_states"][0]["adam"]["param_groups"]]
     decay = round(recipe["steps"] * recipe["cooldown"])
-    assert rates == [pytest.approx(recipe["adam_lr"] / decay)]
+    assert rates == pytest.approx([recipe["adam_lr"] / decay, CONTEXT_RATE / decay])
+    assert recipe["scale_max"] == VALUES_DEFAULTS["scale_max"]
 
     again = tmp_path / "again"
     resume = ("--resume", str(run_folder / "last.ckpt"))

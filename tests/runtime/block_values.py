@@ -17,11 +17,19 @@ from cwic.backends import Runner
 from cwic.bundle import Bundle, FileEntry
 from cwic.codec import Codec
 from cwic.level_model import level_contexts
-from cwic.quantiser import FIXED_POINT, ZERO
+from cwic.quantiser import FIXED_POINT, LARGEST, ZERO
 from cwic.scan import KINDS, NEIGHBOURS
-from cwic.value_model import MEANS, REACH, SCALES, SYMBOLS, scale_of
+from cwic.value_network import MEANS, REACH, SCALES, SYMBOLS, scale_of
 
-__all__ = ["LEVELS", "MODEL_ID", "BlockRunner", "N", "block_codec", "block_tensors"]
+__all__ = [
+    "LEVELS",
+    "MODEL_ID",
+    "BlockRunner",
+    "N",
+    "block_codec",
+    "block_tensors",
+    "drawn_values",
+]
 
 MODEL_ID = b"8x8block"
 SIZES, FIRST_LEVELS = (3, 9, 12), (1, 2, 4)
@@ -125,3 +133,19 @@ def block_codec(folder: Path) -> Codec:
     files = {context.name: FileEntry.of(context, role="context", target="cwic", precision="int")}
     Bundle(folder, "blocks", MODEL_ID, N, LEVELS, 8, files, codes="values").save()
     return Codec(Bundle.load(folder), BlockRunner())
+
+
+def drawn_values(
+    size: tuple[int, int], seed: int = 0, *, smooth: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Bytes of values of any size, with ``smooth`` none of them 0, and their levels."""
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(0, LEVELS + 1, size).astype(np.uint8)
+    if smooth:
+        slope = np.add.outer(*map(np.arange, size)) + rng.integers(0, 3, size)
+        levels = np.minimum(slope // 2, LEVELS).astype(np.uint8)
+    values = rng.integers(-LARGEST, LARGEST + 1, (N, *size)) >> rng.integers(0, 8, (N, *size))
+    if smooth:
+        values[values == 0] = 1
+    having = np.repeat(FIRST_LEVELS, SIZES)[:, None, None] <= levels
+    return (np.where(having, values, 0) + ZERO).astype(np.uint8), levels

@@ -1,4 +1,4 @@
-"""The shipped model, loaded once."""
+"""Shipped models, loaded once: the default one, of values, and one of signs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,25 @@ from numpy.typing import NDArray
 
 import cwic
 
+SIGNS = "nano-signs"
+
 
 @pytest.fixture(scope="session")
 def codec() -> cwic.Codec:
     return cwic.load()
+
+
+@pytest.fixture(scope="session")
+def signs_codec() -> cwic.Codec:
+    return cwic.load(SIGNS)
+
+
+@pytest.fixture(scope="session", params=["values", "signs"])
+def either(
+    request: pytest.FixtureRequest, codec: cwic.Codec, signs_codec: cwic.Codec
+) -> cwic.Codec:
+    """Each kind of codes in turn."""
+    return {"values": codec, "signs": signs_codec}[request.param]
 
 
 @pytest.fixture(scope="session")

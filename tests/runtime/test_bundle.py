@@ -40,10 +40,20 @@ def test_save_and_load_are_inverse(copy: Path) -> None:
     before = json.loads((copy / "model.json").read_bytes())
     bundle.save()
     after = (copy / "model.json").read_bytes()
-    assert json.loads(after) == {"codes": "signs", **before}
+    assert json.loads(after) == before
     Bundle.load(copy).save()
     assert (copy / "model.json").read_bytes() == after
     assert Bundle.load(copy) == bundle
+
+
+def test_without_a_word_on_its_codes_they_are_signs(copy: Path) -> None:
+    values = json.loads((copy / "model.json").read_bytes())
+    del values["codes"]
+    (copy / "model.json").write_text(json.dumps({**values, "n": 128, "levels": 16}))
+    bundle = Bundle.load(copy)
+    assert bundle.codes == "signs"
+    bundle.save()
+    assert json.loads((copy / "model.json").read_bytes())["codes"] == "signs"
 
 
 def test_entry_of_a_file(copy: Path) -> None:
@@ -72,7 +82,7 @@ def test_a_manifest_that_is_none(copy: Path, content: bytes) -> None:
         {"n": 1 << 20},
         {"levels": 0},
         {"levels": 256},
-        {"levels": 7},
+        {"codes": "signs", "levels": 7},
         {"stride": 0},
         {"stride": 1 << 30},
         {"model_id": "xyz"},
@@ -84,8 +94,8 @@ def test_a_manifest_that_is_none(copy: Path, content: bytes) -> None:
         {"codes": "planes"},
         {"codes": None},
         {"codes": ["values"]},
-        {"codes": "values", "n": 12},
-        {"codes": "values", "levels": 0},
+        {"codes": "signs", "n": 12, "levels": 4},
+        {"codes": "signs", "levels": 0},
     ],
     ids=str,
 )
@@ -96,7 +106,7 @@ def test_an_inconsistent_manifest(copy: Path, changes: dict[str, Any]) -> None:
 
 
 def test_channels_follow_from_the_codes(copy: Path) -> None:
-    edit(copy, n=24, levels=3)
+    edit(copy, codes="signs", n=24, levels=3)
     signs = Bundle.load(copy)
     assert (signs.codes, signs.encoder_channels, signs.decoder_channels) == ("signs", 3, 3)
     edit(copy, codes="values", levels=7)  # of which n need not be a multiple

@@ -1,4 +1,4 @@
-"""The model of codes: golden values, round trips, causality, what is cut, damage."""
+"""The model of signs: golden values, round trips, causality, what is cut, damage."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ DTYPES = {
 }
 needs_c = pytest.mark.skipif("c" not in rans._BACKENDS, reason="cwic._rans is not built")
 both = pytest.mark.parametrize("impl", [pytest.param("c", marks=needs_c), "numpy"])
+
+
+@pytest.fixture(scope="module")
+def codec(signs_codec: cwic.Codec) -> cwic.Codec:
+    return signs_codec
 
 
 @pytest.fixture(scope="module")

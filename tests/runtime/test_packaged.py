@@ -33,7 +33,7 @@ def own(variant: cwic.Codec, small: NDArray[np.uint8]) -> bytes:
 
 
 def test_names() -> None:
-    assert packaged.names() == ("nano", "nano-ms-ssim", "nano-values")
+    assert packaged.names() == ("nano", "nano-ms-ssim", "nano-signs")
     for name in packaged.names():
         bundle = Bundle.load(name)
         assert bundle.name == name
@@ -55,7 +55,7 @@ def test_a_folder_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(
-        cwic.BundleError, match="nowhere holds no .* or one of nano, nano-ms-ssim, nano-values"
+        cwic.BundleError, match="nowhere holds no .* or one of nano, nano-ms-ssim, nano-signs"
     ):
         Bundle.load("nowhere")
 

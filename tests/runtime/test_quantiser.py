@@ -1,4 +1,4 @@
-"""Values to whole numbers: the formulas, what a level leaves out, and codes moved to others."""
+"""Values to whole numbers: the formulas, and what a level leaves out."""
 
 from __future__ import annotations
 
@@ -87,33 +87,3 @@ def test_parts_are_as_the_whole(
     monkeypatch.setattr(quantiser, "_POSITIONS", 8)
     assert expected.shape == (6, *size)
     assert np.array_equal(model.quantised(codes, levels), expected)
-
-
-def test_codes_are_moved_to_what_is_asked_and_else_stay(model: Quantiser) -> None:
-    rng = np.random.default_rng(4)
-    whole, levels = some_content((30, 40))
-    codes, levels = in_bytes(whole), levels.astype(np.uint8)
-    sent = model.quantised(codes, levels)
-    assert np.array_equal(model.moved(codes, sent, levels), codes)
-    asked = sent.astype(int) + rng.integers(-1, 2, sent.shape) * (rng.random(sent.shape) < 0.3)
-    # As far as fixed point reaches, and only where a level has the value.
-    most = np.minimum(LARGEST, np.floor(31.9 / np.append(1, STEPS[1:])))[levels]
-    asked = np.where(FIRST_LEVELS[:, None, None] <= levels, asked, ZERO)
-    asked = asked.clip(ZERO - most, ZERO + most).astype(np.uint8)
-    moved = model.moved(codes, asked, levels)
-    assert np.array_equal(model.quantised(moved, levels), asked)
-    same = np.tile(asked == sent, (2, 1, 1))
-    assert np.array_equal(moved[same], codes[same])
-    changed = asked != sent
-    assert 0.05 < changed.mean() < 0.9
-    y = (moved[:6].astype(int) << 8 | moved[6:]) - 32768
-    middle = (asked.astype(float) - ZERO) * STEPS[levels] * 1024
-    assert np.abs(y - middle)[changed].max() < 0.51
-
-
-@pytest.mark.parametrize("q", [-LARGEST, LARGEST])
-def test_what_fixed_point_does_not_reach_is_moved_to_its_end(model: Quantiser, q: int) -> None:
-    sent, levels = np.full((6, 1, 1), ZERO + q, np.uint8), np.full((1, 1), 2, np.uint8)
-    moved = model.moved(in_bytes(np.zeros((6, 1, 1), int)), sent, levels)
-    end = 32767 if q > 0 else -32768
-    assert np.array_equal(moved[2:5], in_bytes(np.full((6, 1, 1), end))[2:5])

@@ -6,7 +6,7 @@ import json
 import runpy
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -204,15 +204,13 @@ def test_any_content_round_trips(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (1, 17), (40, 1), (2, 2), (33, 18)])
-@pytest.mark.parametrize("byte", [1, 127, ZERO, 129, 255])
-@pytest.mark.parametrize("level", range(LEVELS + 1))
-def test_maps_of_one_value_round_trip(
-    tiny_model: ValueModel, size: tuple[int, int], byte: int, level: int
-) -> None:
-    levels = np.full(size, level, np.uint8)
-    codes = masked(np.full((N, *size), byte, np.uint8), levels)
-    made = tiny_model.encode(codes, levels)
-    assert np.array_equal(decoded(tiny_model, made.to_bytes(2), 2, levels), codes)
+def test_maps_of_one_value_round_trip(tiny_model: ValueModel, size: tuple[int, int]) -> None:
+    for level, byte in product(range(LEVELS + 1), (1, 127, ZERO, 129, 255)):
+        levels = np.full(size, level, np.uint8)
+        codes = masked(np.full((N, *size), byte, np.uint8), levels)
+        made = tiny_model.encode(codes, levels)
+        found = decoded(tiny_model, made.to_bytes(2), 2, levels)
+        assert np.array_equal(found, codes), (level, byte)
 
 
 def test_every_value_round_trips_at_every_place(tiny_model: ValueModel) -> None:
@@ -344,7 +342,7 @@ def test_what_it_costs_to_make_a_value_one_less_or_more(tiny_model: ValueModel) 
             assert more.reshape(N, -1)[channel, position] == pytest.approx(expected, abs=1e-3)
 
 
-def test_sent_and_moved_are_those_of_the_quantiser(tiny_model: ValueModel) -> None:
+def test_what_is_sent_is_that_of_the_quantiser(tiny_model: ValueModel) -> None:
     rng = np.random.default_rng(1)
     levels = some_content((7, 9))[1]
     codes = rng.integers(0, 256, (2 * N, 7, 9)).astype(np.uint8)
@@ -354,8 +352,6 @@ def test_sent_and_moved_are_those_of_the_quantiser(tiny_model: ValueModel) -> No
     steps = np.array([1, 2, 1, 0.5, 0.25])[levels]
     expected = np.rint(whole / 1024 / steps).clip(-LARGEST, LARGEST) * kept(levels) + ZERO
     assert np.array_equal(sent, expected)  # by powers of two float32 divides exactly
-    asked = np.where(kept(levels), sent + rng.integers(-1, 2, sent.shape), sent).astype(np.uint8)
-    assert np.array_equal(tiny_model.sent(tiny_model.moved(codes, asked, levels), levels), asked)
     assert (tiny_model.sent(codes, np.zeros_like(levels)) == ZERO).all()
 
 
@@ -379,21 +375,28 @@ def test_a_position_without_its_first_values_is_shown_as_without_any(tiny: Tenso
 # ---- Cut and damaged data -------------------------------------------------------------------
 
 
-@both
-@pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("spread", [1.0, 20.0])
+@pytest.mark.parametrize(
+    ("spread", "progressive", "impl", "every", "fewest"),
+    [
+        pytest.param(1.0, False, "c", 1, 100, marks=needs_c),
+        pytest.param(20.0, True, "c", 1, 36, marks=needs_c),
+        (1.0, True, "numpy", 5, 30),
+        (20.0, False, "numpy", 5, 25),
+    ],
+)
 def test_what_is_available_grows_with_the_data(
-    tiny: Tensors, progressive: bool, spread: float, impl: Any
+    tiny: Tensors, spread: float, progressive: bool, impl: Any, every: int, fewest: int
 ) -> None:
     """Of every cut: the right values, as far as it goes, never less than of a shorter one."""
-    model, (codes, levels) = ContextModel(tiny, N, LEVELS), some_content((19, 21), spread=spread)
+    model, (codes, levels) = ContextModel(tiny, N, LEVELS), some_content((13, 17), spread=spread)
     made = model.encode(codes, levels, progressive=progressive)
     data, head = made.codes.to_bytes(4), made.levels.to_bytes(1)
     first = model.decode_levels(rans.Decoder(head, 1), *levels.shape, progressive=progressive)
     groups = model.codes.groups_at[levels]
     before, steps = np.zeros_like(levels), set()
     group = np.repeat(np.arange(len(SIZES)), SIZES)[:, None, None]
-    for length in range(rans.head_bytes(4), len(data) + 1, 2):
+    lengths = [*range(rans.head_bytes(4), len(data), 2 * every), len(data)]
+    for length in lengths:
         found = model.decode_codes(
             rans.Decoder(data[:length], 4, implementation=impl),
             first,
@@ -409,7 +412,7 @@ def test_what_is_available_grows_with_the_data(
     assert np.array_equal(before, groups)
     assert np.array_equal(found.levels, levels)
     # Of a pass with an escape all that follows it waits for the words behind the pass.
-    assert len(steps) > (100 if spread == 1 else 40)
+    assert len(steps) > fewest
 
 
 def test_a_cut_after_a_pass_but_within_its_escapes_keeps_what_comes_before(
@@ -439,8 +442,8 @@ def test_a_cut_after_a_pass_but_within_its_escapes_keeps_what_comes_before(
 def test_damaged_data_gives_values_or_an_error(tiny_model: ValueModel) -> None:
     codes, levels = some_content((9, 11), spread=5)
     good = tiny_model.encode(codes, levels).to_bytes(2)
-    refused = 0
-    for place in range(0, 8 * len(good), 3):
+    refused, places = 0, range(0, 8 * len(good), 13)
+    for place in places:
         bad = bytearray(good)
         bad[place // 8] ^= 1 << place % 8
         try:
@@ -449,13 +452,13 @@ def test_damaged_data_gives_values_or_an_error(tiny_model: ValueModel) -> None:
             refused += 1
         else:
             assert not np.array_equal(found, codes)
-    assert refused > len(good)
-    for length in range(len(good)):
+    assert refused > len(places) / 3
+    for length in [*range(0, len(good), 3), len(good) - 1]:
         with pytest.raises(StreamError):
             decoded(tiny_model, good[:length], 2, levels)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(10))
 def test_noise_gives_values_or_an_error(tiny: Tensors, seed: int) -> None:
     """A value beyond the largest, by a symbol or as a byte 0, counts as the largest."""
     rng = np.random.default_rng(seed)
@@ -511,13 +514,13 @@ def test_without_its_sizes_it_is_no_model_of_values(tiny: Tensors) -> None:
         ValueModel(values, N, LEVELS)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", DTYPES)
-def test_arrays_of_another_form_are_refused(tiny: Tensors, name: str, form: str) -> None:
-    values = tiny | {name: FORMS[form](tiny[name])}
-    with pytest.raises(BundleError, match="; export the model again$") as error:
-        ContextModel(values, N, LEVELS)
-    assert "\n" not in str(error.value)
+def test_arrays_of_another_form_are_refused(tiny: Tensors, name: str) -> None:
+    for form in FORMS.values():
+        values = tiny | {name: form(tiny[name])}
+        with pytest.raises(BundleError, match="; export the model again$") as error:
+            ContextModel(values, N, LEVELS)
+        assert "\n" not in str(error.value)
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Tensors], None]]] = {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 import cwic
 from cwic import search, value_search
 from cwic.container import Stream
-from cwic.errors import UsageError
+from cwic.errors import RateError
 from cwic.rate import levels_from_importance
 
 Bytes = NDArray[np.uint8]
@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def codec() -> cwic.Codec:
-    return cwic.load("nano-values")
+    return cwic.load("nano")
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,33 @@ def test_the_picture_gets_better_for_about_its_bytes(
     assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec) + 0.1
 
 
-@pytest.mark.parametrize("target", [{"bpp": 0.4}, {"max_bytes": 1000}, {"psnr_db": 32}])
-def test_other_targets_are_refused(
-    codec: cwic.Codec, detail: Bytes, target: dict[str, float]
+@pytest.mark.parametrize("budget", [900, 1500, 3000])
+def test_a_budget_is_kept_and_used(codec: cwic.Codec, detail: Bytes, budget: int) -> None:
+    plain, better = (codec.encode(detail, max_bytes=budget, effort=effort) for effort in (0, 8))
+    assert 0.96 * budget <= len(better) <= budget
+    assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec) + 0.05
+
+
+def test_a_tiny_budget_is_met_without_a_search(codec: cwic.Codec, detail: Bytes) -> None:
+    assert len(codec.encode(detail, max_bytes=100, effort=4)) <= 100
+    with pytest.raises(RateError, match="20 bytes are too few"):
+        codec.encode(detail, max_bytes=20, effort=4)
+
+
+def test_more_bytes_than_the_best_picture_takes(codec: cwic.Codec, detail: Bytes) -> None:
+    plain, better = (codec.encode(detail, max_bytes=10**6, effort=effort) for effort in (0, 4))
+    assert len(better) < 1.02 * len(plain)
+    assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec)
+
+
+@pytest.mark.parametrize("psnr_db", [30, 36])
+def test_a_psnr_is_reached_with_fewer_bytes(
+    codec: cwic.Codec, detail: Bytes, psnr_db: float
 ) -> None:
-    message = "with nano-values an effort goes with a quality only; .* leave out the effort$"
-    with pytest.raises(UsageError, match=message):
-        codec.encode(detail, effort=4, **target)  # type: ignore[arg-type]
+    plain, better = (codec.encode(detail, psnr_db=psnr_db, effort=effort) for effort in (0, 8))
+    # Of a picture of 240 bytes a byte is worth 0.1 dB.
+    assert psnr_db <= _psnr_db(detail, better, codec) < psnr_db + (0.3 if psnr_db < 32 else 0.06)
+    assert len(better) < len(plain)
 
 
 def test_a_region_keeps_its_levels(codec: cwic.Codec, detail: Bytes) -> None:
@@ -87,6 +107,19 @@ def test_bits_are_weighed_against_the_error(
         found, _ = search.improved(codec.runner, model, sent, levels, detail, rounds=4)
         took.append(model.position_bits(found, levels).sum())
     assert took[2] < took[0] < took[1]
+
+
+def test_a_share_of_the_bits_is_held(
+    codec: cwic.Codec, detail: Bytes, start: tuple[Bytes, Bytes]
+) -> None:
+    sent, levels = start
+    model = codec.context.codes
+    before = model.position_bits(sent, levels).sum()
+    for share in (0.85, 0.95, 1.0):
+        found, _ = search.improved(
+            codec.runner, model, sent, levels, detail, rounds=12, bits_share=share
+        )
+        assert model.position_bits(found, levels).sum() == pytest.approx(share * before, rel=0.03)
 
 
 def test_more_rounds_bring_more_and_always_the_same(codec: cwic.Codec, detail: Bytes) -> None:

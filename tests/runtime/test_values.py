@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tests.fuzz.framing import Frame, parsed
 from tests.fuzz.tiny import coded
-from tests.runtime.block_values import LEVELS, BlockRunner, N, block_codec, block_tensors
+from tests.runtime.block_values import (
+    LEVELS,
+    BlockRunner,
+    N,
+    block_codec,
+    block_tensors,
+    drawn_values,
+)
 from tests.runtime.test_codec import psnr
 
 import cwic
@@ -26,6 +33,8 @@ from cwic.quantiser import LARGEST, ZERO
 from cwic.report.spending import spending
 
 MAX_PIXELS = 1 << 20
+SIZE = 20, 23
+"""Of maps that are drawn."""
 
 
 @pytest.fixture(scope="module")
@@ -223,21 +232,13 @@ def test_a_tile_without_its_levels_is_lost_and_grey(
     assert np.array_equal(found[~grey], whole[~grey])
 
 
-def some_content(seed: int = 0, size: tuple[int, int] = (20, 23)) -> tuple[NDArray[np.uint8], ...]:
-    rng = np.random.default_rng(seed)
-    levels = rng.integers(0, LEVELS + 1, size).astype(np.uint8)
-    wide = rng.integers(-LARGEST, LARGEST + 1, (N, *size)) >> rng.integers(0, 8, (N, *size))
-    having = np.repeat([1, 2, 4], [3, 9, 12])[:, None, None] <= levels
-    return (np.where(having, wide, 0) + ZERO).astype(np.uint8), levels
-
-
 @pytest.mark.parametrize("tile", [16, 32])
 @pytest.mark.parametrize("lanes", [1, 64])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_streams_of_any_tiles_and_lanes(
     blocks: Codec, tile: int, lanes: int, progressive: bool
 ) -> None:
-    codes, levels = some_content()
+    codes, levels = drawn_values(SIZE)
     frame = coded(blocks, codes, levels, tile=tile, lanes=lanes, progressive=progressive)
     stream = Stream.from_bytes(frame.to_bytes(), MAX_PIXELS)
     found = blocks.read_codes(stream)
@@ -247,7 +248,7 @@ def test_streams_of_any_tiles_and_lanes(
 
 def test_values_of_a_progressive_stream_are_in_plain_order(blocks: Codec) -> None:
     plain, progressive = (
-        coded(blocks, *some_content(), progressive=progressive) for progressive in (False, True)
+        coded(blocks, *drawn_values(SIZE), progressive=progressive) for progressive in (False, True)
     )
     assert plain.tiles == progressive.tiles
 
@@ -257,7 +258,7 @@ def test_values_of_a_progressive_stream_are_in_plain_order(blocks: Codec) -> Non
 def test_right_checksums_over_wrong_sections(blocks: Codec, seed: int, progressive: bool) -> None:
     """A picture or a StreamError of one line, and salvage never fails."""
     rng = np.random.default_rng(seed)
-    frame = coded(blocks, *some_content(seed), lanes=4, progressive=progressive)
+    frame = coded(blocks, *drawn_values(SIZE, seed), lanes=4, progressive=progressive)
     sections = [list(tile) for tile in frame.tiles]
     for _ in range(int(rng.integers(1, 4))):
         tile, part = sections[int(rng.integers(len(sections)))], int(rng.integers(2))
@@ -283,7 +284,7 @@ def test_right_checksums_over_wrong_sections(blocks: Codec, seed: int, progressi
 
 
 def test_a_header_of_other_sizes_is_refused_or_decodes(blocks: Codec) -> None:
-    frame = coded(blocks, *some_content())
+    frame = coded(blocks, *drawn_values(SIZE))
     for fields in ({"width": 1}, {"height": 161}, {"coder": 3}, {"quality": 0}, {"flags": 2}):
         odd: Frame = dataclasses.replace(frame, **fields)  # type: ignore[arg-type]
         with pytest.raises(StreamError):
@@ -321,13 +322,13 @@ def test_the_probe_knows_the_channels(blocks: Codec) -> None:
 
 @pytest.mark.parametrize("codes", ["signs", "values"])
 def test_a_manifest_of_other_codes_than_the_entropy_model(
-    codec: cwic.Codec, tmp_path: Path, codes: str
+    signs_codec: cwic.Codec, tmp_path: Path, codes: str
 ) -> None:
     """``codes`` is what the manifest says."""
     shape, tensors = (N, LEVELS), save(block_tensors())
     if codes == "values":
-        shape = codec.bundle.n, codec.bundle.levels
-        tensors = codec.bundle.read("context.safetensors")
+        shape = signs_codec.bundle.n, signs_codec.bundle.levels
+        tensors = signs_codec.bundle.read("context.safetensors")
     context = tmp_path / "context.safetensors"
     context.write_bytes(tensors)
     files = {context.name: FileEntry.of(context, role="context", target="cwic", precision="int")}

@@ -19,6 +19,7 @@ from cwic_training.checkpoint import (
     Checkpoint,
     check_resumable,
     load_checkpoint,
+    resumed_config,
     save_checkpoint,
 )
 from cwic_training.model import CodecNetwork, ModelConfig
@@ -185,9 +186,11 @@ def test_other_files_are_refused_as_states(tmp_path: Path, make: Callable[[Path]
     path = tmp_path / "last.ckpt"
     make(path)
     with pytest.raises(CheckpointError, match=r"pass RUN/last\.ckpt") as caught:
-        check_resumable(path, Recipe())
+        resumed_config(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"pass RUN/last\.ckpt"):
+        check_resumable(path, Recipe())
     assert not mark(path).exists()
 
 
@@ -206,7 +209,7 @@ def test_other_files_are_refused_as_states(tmp_path: Path, make: Callable[[Path]
 def test_states_of_other_programs_are_refused(tmp_path: Path, state: Any) -> None:
     torch.save(state, tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match="use|pass"):
-        check_resumable(tmp_path / "last.ckpt", Recipe())
+        resumed_config(tmp_path / "last.ckpt")
 
 
 def test_a_state_names_its_model_and_what_differs(tmp_path: Path, tiny: ModelConfig) -> None:
@@ -218,6 +221,7 @@ def test_a_state_names_its_model_and_what_differs(tmp_path: Path, tiny: ModelCon
     assert check_resumable(tmp_path / "last.ckpt", longer) == tiny
     with pytest.raises(CheckpointError, match="trained with batch=4, seed=3, not batch=8, seed=0"):
         check_resumable(tmp_path / "last.ckpt", replace(recipe, batch=8, seed=0))
+    assert resumed_config(tmp_path / "last.ckpt") == tiny
 
 
 @pytest.mark.parametrize(

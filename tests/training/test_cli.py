@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from tests.training.conftest import VALUES
 
 from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, CwicError, TrainingError
 from cwic_training import cli
 from cwic_training.checkpoint import load_checkpoint
 from cwic_training.fit import FitResult
-from cwic_training.model import PRESETS
+from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 
 
@@ -37,11 +39,35 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 GLOBS = ("--train-glob", "t/*", "--valid-glob", "v/*", "-o", "run")
+RECIPES = {
+    "signs": Recipe(),
+    "values": Recipe(
+        batch=4,
+        crop=192,
+        ms_ssim=0.5,
+        rate_weight=253.0,
+        rate_model="values",
+        scale_min=0.15,
+        scale_max=2.0,
+        muon_lr=0.003,
+        adam_lr=0.001,
+    ),
+}
+"""What stage `importance` does by default, by the codes of the model."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., FitResult]) -> Path:
+    """A run of one step with each kind of codes, in folders of their names."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(folder / "signs", steps=1)
+    train(folder / "values", config=VALUES, steps=1, rate_model="values", rate_weight=253.0)
+    return folder
 
 
 def test_options_default_to_the_recipe(passed: dict[str, Any]) -> None:
     assert invoke("importance", *GLOBS).exit_code == 0
-    assert passed["recipe"] == Recipe()
+    assert passed["recipe"] == RECIPES["values"]
     assert passed == passed | {
         "config": None,
         "train_glob": "t/*",
@@ -63,11 +89,11 @@ def test_every_option_arrives(passed: dict[str, Any]) -> None:
     result = invoke(
         *("importance", "--train_glob", "a", "--valid_glob", "b", "--out", "c"),
         *("--model", "base", "--init", "i", "--resume", "r", "--steps", 11, "--cooldown", 0.5),
-        *("--batch", 3, "--crop", 64, "--muon-lr", 0.1, "--adam-lr", 0.2, "--seed", 4),
+        *("--batch", 3, "--crop", 200, "--muon-lr", 0.1, "--adam-lr", 0.2, "--seed", 4),
         *("--precision", "32-true", "--validate-every", 6, "--save-minutes", 0.5),
         *("--workers", 2, "--memory-gb", 1.5, "--accelerator", "cpu", "--no-progress"),
         *("--rate-weight", 7, "--rate-bpp", 0.4, "--scale-min", 0.2, "--scale-max", 0.9),
-        *("--rate-model", "context"),
+        *("--rate-model", "context", "--ms-ssim", 0.25),
     )
     assert result.exit_code == 0, result.output
     assert passed == {
@@ -77,7 +103,8 @@ def test_every_option_arrives(passed: dict[str, Any]) -> None:
             steps=11,
             cooldown=0.5,
             batch=3,
-            crop=64,
+            crop=200,
+            ms_ssim=0.25,
             rate_weight=7.0,
             rate_model="context",
             rate_bpp=0.4,
@@ -102,45 +129,80 @@ def test_every_option_arrives(passed: dict[str, Any]) -> None:
     }
 
 
-def test_a_model_of_values_is_trained_so(passed: dict[str, Any]) -> None:
-    result = invoke(
-        *("importance", "--preset", "nano-values", "--rate-model", "values", "--rate-weight", 253),
-        *("--scale-min", 0.15, "--scale-max", 2, "--muon-lr", 0.003, "--adam-lr", 0.001),
-        *("--ms-ssim", 0.5, "--crop", 192, "--batch", 4, *GLOBS),
-    )
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_codes_of_the_model_choose_the_defaults(passed: dict[str, Any], name: str) -> None:
+    assert invoke("importance", *GLOBS, "--model", name).exit_code == 0
+    assert passed["config"] == PRESETS[name]
+    assert passed["recipe"] == RECIPES[PRESETS[name].codes]
+
+
+@pytest.mark.parametrize("codes", RECIPES)
+@pytest.mark.parametrize(
+    ("option", "file"), [("--init", "last.safetensors"), ("--resume", "last.ckpt")]
+)
+def test_the_codes_of_a_checkpoint_choose_the_defaults(
+    passed: dict[str, Any], runs: Path, codes: str, option: str, file: str
+) -> None:
+    result = invoke("importance", *GLOBS, option, runs / codes / file)
     assert result.exit_code == 0, result.output
-    assert passed["config"] == PRESETS["nano-values"]
-    assert passed["recipe"] == Recipe(
-        batch=4,
-        crop=192,
-        ms_ssim=0.5,
-        rate_weight=253.0,
-        rate_model="values",
-        scale_min=0.15,
-        scale_max=2.0,
-        muon_lr=0.003,
-        adam_lr=0.001,
+    assert passed["recipe"] == RECIPES[codes]
+    assert passed["config"] is None
+
+
+def test_a_model_that_is_named_counts_more_than_a_checkpoint(
+    passed: dict[str, Any], runs: Path
+) -> None:
+    initial = runs / "values" / "last.safetensors"
+    assert invoke("importance", *GLOBS, "--init", initial, "--model", "nano-signs").exit_code == 0
+    assert passed["recipe"] == RECIPES["signs"]
+
+
+@pytest.mark.parametrize("codes", RECIPES)
+def test_an_option_counts_more_than_a_default(passed: dict[str, Any], codes: str) -> None:
+    """Zeros, and what is the default of the other codes, are options as well."""
+    model = {"signs": "nano-signs", "values": "nano"}[codes]
+    options = ("--ms-ssim", 0, "--adam-lr", 0, "--batch", 16, "--scale-max", 2, "--crop", 64)
+    assert invoke("importance", *GLOBS, "--model", model, *options).exit_code == 0
+    assert passed["recipe"] == replace(
+        RECIPES[codes], ms_ssim=0.0, adam_lr=0.0, batch=16, scale_max=2.0, crop=64
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "default"),
+    [
+        ("--batch", "4; for models of signs 16"),
+        ("--crop", "192; for models of signs 128"),
+        ("--muon-lr", "0.003; for models of signs 0.005"),
+        ("--adam-lr", "0.001; for models of signs 0.0008"),
+        ("--rate-weight", "253.0; for models of signs 20.0"),
+        ("--rate-model", "values; for models of signs count"),
+        ("--ms-ssim", "0.5; for models of signs 0.0"),
+        ("--scale-min", "0.15; for models of signs 0.08"),
+        ("--scale-max", "2.0; for models of signs 1.5"),
+    ],
+)
+def test_help_shows_both_defaults(option: str, default: str) -> None:
+    words = " ".join(invoke("importance", "--help").output.split())
+    shown = words.partition(f" {option} ")[2].partition("[default: ")[2].partition("]")[0]
+    assert shown.strip("()") == default
+
+
+@pytest.mark.parametrize("stage", ["main", "importance"])
+def test_help_names_the_default_models(stage: str) -> None:
+    words = " ".join(invoke(stage, "--help").output.split())
+    assert "else nano-signs (stage main), nano (stage importance)." in words
 
 
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (["importance", "--model", "nano-values"], "; use --rate-model values"),
-        (
-            ["importance", "--model", "nano-values", "--rate-model", "context"],
-            "; use --rate-model values",
-        ),
-        (["main", "--model", "nano-values"], "; use stage importance"),
-        (["importance", "--model", "nano", "--rate-model", "values"], "--model nano-values"),
-        (
-            ["importance", "--model", "nano-values", "--rate-model", "values", "--rate-bpp", 0.5],
-            "; leave out --rate-bpp",
-        ),
-        (
-            ["importance", "--model", "nano-values", "--rate-model", "values", "--rate-weight", 0],
-            "--rate-weight 253",
-        ),
+        (["importance", "--rate-model", "context"], "; use --rate-model values"),
+        (["importance", "--rate-model", "count"], "; use --rate-model values"),
+        (["main", "--model", "nano"], "; use stage importance"),
+        (["importance", "--model", "nano-signs", "--rate-model", "values"], "or --model nano"),
+        (["importance", "--rate-bpp", 0.5], "; leave out --rate-bpp"),
+        (["importance", "--rate-weight", 0], "--rate-weight 253"),
     ],
 )
 def test_what_values_are_not_trained_with(
@@ -150,6 +212,23 @@ def test_what_values_are_not_trained_with(
         *arguments, "--train-glob", photos.train, "--valid-glob", photos.valid, "-o", tmp_path
     )
     assert isinstance(result.exception, TrainingError)
+    assert str(result.exception).endswith(remedy)
+    assert "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "remedy"),
+    [
+        ("--init", "last.safetensors", "; use stage importance"),
+        ("--resume", "last.ckpt", "; resume with the options it began with"),
+    ],
+)
+def test_a_checkpoint_of_values_has_no_stage_main(
+    tmp_path: Path, photos: Any, runs: Path, option: str, file: str, remedy: str
+) -> None:
+    globs = ("--train-glob", photos.train, "--valid-glob", photos.valid)
+    result = invoke("main", *globs, "-o", tmp_path, option, runs / "values" / file)
+    assert isinstance(result.exception, CwicError)
     assert str(result.exception).endswith(remedy)
     assert "\n" not in str(result.exception)
 
@@ -203,7 +282,8 @@ def test_the_result_is_one_line(monkeypatch: pytest.MonkeyPatch, stopped: bool) 
     [
         (["main", *GLOBS], TrainingError),
         (["main", *GLOBS, "--crop", 20], TrainingError),
-        (["importance", *GLOBS, "--init", "none"], TrainingError),
+        (["importance", *GLOBS, "--init", "none"], CheckpointError),
+        (["importance", *GLOBS, "--resume", "none"], CheckpointError),
         (["entropy", "none.safetensors", *GLOBS], CheckpointError),
     ],
 )
@@ -212,18 +292,34 @@ def test_errors_are_the_librarys(arguments: list[object], kind: type[CwicError])
     assert type(invoke(*arguments).exception) is kind
 
 
+@pytest.mark.parametrize(
+    ("codes", "stage", "table"),
+    [("signs", "main", "codes.own"), ("values", "importance", "values.1.last")],
+)
 def test_all_stages_one_after_the_other(
-    tmp_path: Path, photos: Any, train: Callable[..., FitResult]
+    tmp_path: Path,
+    photos: Any,
+    tiny: ModelConfig,
+    train: Callable[..., FitResult],
+    codes: str,
+    stage: str,
+    table: str,
 ) -> None:
-    """Main, then importance from its weights, then the entropy model, as a user would."""
-    train(tmp_path / "m", stage="main", steps=2)
+    """A stage, importance from its weights, more of it, then the entropy model, as a user would."""
+    config, price = (VALUES, "values") if codes == "values" else (tiny, "count")
+    train(tmp_path / "first", config=config, stage=stage, rate_model=price, steps=2)
     shared = ["--train-glob", photos.train, "--valid-glob", photos.valid]
-    small = ["--steps", 2, "--batch", 2, "--crop", 32, "--accelerator", "cpu", "--no-progress"]
-    initial = tmp_path / "m" / "last.safetensors"
+    small = ["--steps", 2, "--batch", 2, "--crop", 32, "--ms-ssim", 0]
+    small += ["--accelerator", "cpu", "--no-progress"]
+    initial = tmp_path / "first" / "last.safetensors"
     result = invoke("importance", *shared, *small, "-o", tmp_path / "i", "--init", initial)
     assert result.exit_code == 0, result.output
     best = tmp_path / "i" / "best.safetensors"
     assert result.output.endswith(f"2 steps done; weights in {best}\n")
+    resume = ["--resume", best.parent / "last.ckpt", "--steps", 3]
+    result = invoke("importance", *shared, *small, "-o", best.parent, *resume)
+    assert result.exit_code == 0, result.output
+    assert result.output.endswith(f"3 steps done; weights in {best}\n")
 
     release = tmp_path / "release" / "model.safetensors"
     outputs = []
@@ -231,7 +327,7 @@ def test_all_stages_one_after_the_other(
         options = ["-o", release, "--seed", seed, "--steps", 3, "--batch", 1]
         result = invoke("entropy", best, *shared, *options)
         assert result.exit_code == 0, result.output
-        outputs.append(load_checkpoint(release).entropy["codes.own"])
+        outputs.append(load_checkpoint(release).entropy[table])
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
     codes, levels, progressive, where = result.stdout.splitlines()

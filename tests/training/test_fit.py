@@ -17,7 +17,7 @@ from cwic.errors import CheckpointError, CwicError, TrainingError
 from cwic_training.checkpoint import load_checkpoint
 from cwic_training.context_net import ContextNet
 from cwic_training.fit import FitResult
-from cwic_training.model import ModelConfig
+from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.task import VALIDATION_SCALES
 
 
@@ -125,6 +125,17 @@ def test_main_weights_start_the_importance_stage(tmp_path: Path, train: Train) -
     changed = {k for k in start.tensors if not torch.equal(start.tensors[k], end.tensors[k])}
     assert changed
     assert all(k.startswith("normalise.") for k in changed)
+
+
+@pytest.mark.parametrize(
+    ("stage", "rate_model", "name"),
+    [("main", "count", "nano-signs"), ("importance", "values", "nano")],
+)
+def test_the_stage_chooses_the_model(
+    tmp_path: Path, train: Train, stage: str, rate_model: str, name: str
+) -> None:
+    train(tmp_path, config=None, stage=stage, rate_model=rate_model, steps=1, batch=1)
+    assert load_checkpoint(tmp_path / "last.safetensors").config == PRESETS[name]
 
 
 def test_seeds(tmp_path: Path, train: Train, finished: Path) -> None:

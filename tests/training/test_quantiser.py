@@ -93,7 +93,7 @@ def test_a_group_exists_where_steps_are_not_too_large(n: int, levels: int) -> No
 
 
 def test_the_groups_of_the_preset() -> None:
-    c = PRESETS["nano-values"]
+    c = PRESETS["nano"]
     assert Quantiser(c.n, c.levels).first_levels == (1, 2, 8, 13, 16, 23)
 
 
@@ -269,7 +269,7 @@ def _picture(photo: NDArray[np.uint8], height: int, width: int) -> Tensor:
 
 def test_a_new_network_is_a_codec(photo: NDArray[np.uint8]) -> None:
     """It starts as a DCT: higher levels, better pictures, before any training."""
-    network = CodecNetwork(PRESETS["nano-values"]).eval()
+    network = CodecNetwork(PRESETS["nano"]).eval()
     x = _picture(photo, 128, 192)
     found = []
     with torch.no_grad():

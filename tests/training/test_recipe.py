@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cwic.errors import TrainingError
-from cwic_training.recipe import Recipe
+from cwic_training.recipe import VALUES_DEFAULTS, Recipe
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,21 @@ def test_an_impossible_recipe_is_refused(change: dict[str, Any]) -> None:
 def test_a_recipe_survives_its_record() -> None:
     recipe = Recipe(steps=7, scale_max=2.0, rate_model="values")
     assert Recipe(**recipe.to_dict()) == recipe
+
+
+def test_defaults_are_those_of_the_codes() -> None:
+    assert Recipe.suited_to("signs", "importance") == Recipe()
+    assert Recipe.suited_to("signs", "main") == Recipe(stage="main")
+    of_values = Recipe.suited_to("values", "importance")
+    assert of_values == Recipe(**VALUES_DEFAULTS)
+    assert of_values.rate_model == "values"
+    signs = Recipe().to_dict()
+    assert not [name for name, value in VALUES_DEFAULTS.items() if value == signs[name]]
+
+
+def test_what_is_given_is_no_default() -> None:
+    fields = {"batch": None, "crop": 256, "ms_ssim": 0.0, "steps": 5}
+    found = Recipe.suited_to("values", "importance", **fields)
+    assert found == Recipe(**(VALUES_DEFAULTS | {"crop": 256, "ms_ssim": 0.0, "steps": 5}))
+    with pytest.raises(TrainingError, match="crops of"):
+        Recipe.suited_to("values", "importance", crop=64)

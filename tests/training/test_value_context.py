@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cwic import value_model
+from cwic import value_network
 from cwic.scan import PASSES
 from cwic.value_model import ValueModel
 from cwic_training import value_context
@@ -268,13 +268,13 @@ def test_quantised_is_exactly_the_integers(
     rows = 8 * np.rint(place).astype(int) + eighths % 8
     centres = np.clip(eighths // 8, -127, 127)
     made: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
-    inner = value_model._Group.predicted
+    inner = value_network.GroupNetwork.predicted
 
     def watched(self: Any, *arguments: Any) -> Any:
         made.append(inner(self, *arguments))
         return made[-1]
 
-    monkeypatch.setattr(value_model._Group, "predicted", watched)
+    monkeypatch.setattr(value_network.GroupNetwork, "predicted", watched)
     model_of(net).encode(*as_bytes(q, levels))
     order = [place for part in coding_order(kept[0]) for place in part]
     found_rows = np.concatenate([part.reshape(-1) for part, _ in made])
@@ -332,7 +332,7 @@ def test_the_widest_network_stays_exact() -> None:
             name: array for name, array in integers.items() if name.startswith(f"values.{g}.")
         }
         tensors["values.features"] = feature_table()
-        value_model._Group(tensors, g, size)
+        value_network.GroupNetwork(tensors, g, size)
 
 
 def test_integers_have_the_forms_that_the_runtime_takes() -> None:

@@ -199,7 +199,7 @@ def test_rate_factors_are_uniform_for_values(tiny: ModelConfig, kind: str) -> No
 
 
 def test_a_task_without_a_price_is_refused(tiny: ModelConfig) -> None:
-    with pytest.raises(TrainingError, match="; use --rate-model context, or --model nano-values$"):
+    with pytest.raises(TrainingError, match="; use --rate-model context, or --model nano$"):
         CodecTask(tiny, RECIPE)
     for rate_model in ("count", "context"):
         with pytest.raises(TrainingError, match="; use --rate-model values$"):

@@ -30,6 +30,7 @@ __all__ = [
     "CheckpointWriter",
     "check_resumable",
     "load_checkpoint",
+    "resumed_config",
     "save_checkpoint",
 ]
 
@@ -202,6 +203,27 @@ def check_resumable(path: Path, recipe: Recipe) -> ModelConfig:
         CheckpointError: missing, not a state written by :class:`CheckpointWriter`, or of
             another recipe.
     """
+    config, before = _resumed(path)
+    now = recipe.to_dict()
+    changed = [k for k in before if k not in _MAY_CHANGE and before[k] != now.get(k)]
+    if changed:
+        old, new = (", ".join(f"{k}={d.get(k)}" for k in changed) for d in (before, now))
+        raise CheckpointError(
+            f"{path} was trained with {old}, not {new}; resume with the options it began with"
+        )
+    return config
+
+
+def resumed_config(path: Path) -> ModelConfig:
+    """The model of a trainer state, as :func:`check_resumable`, whatever its recipe.
+
+    Raises:
+        CheckpointError: missing, or not a state written by :class:`CheckpointWriter`.
+    """
+    return _resumed(path)[0]
+
+
+def _resumed(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as exc:
@@ -215,11 +237,4 @@ def check_resumable(path: Path, recipe: Recipe) -> ModelConfig:
             raise ValueError("nothing to restore")
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise CheckpointError(f"{path} is not a state of cwic train; pass RUN/last.ckpt") from exc
-    now = recipe.to_dict()
-    changed = [k for k in before if k not in _MAY_CHANGE and before[k] != now.get(k)]
-    if changed:
-        old, new = (", ".join(f"{k}={d.get(k)}" for k in changed) for d in (before, now))
-        raise CheckpointError(
-            f"{path} was trained with {old}, not {new}; resume with the options it began with"
-        )
-    return config
+    return config, before

@@ -12,9 +12,9 @@ from cwic_training.checkpoint import load_checkpoint, save_checkpoint
 from cwic_training.data import find_pictures
 from cwic_training.entropy import fit_entropy_model
 from cwic_training.fit import fit
-from cwic_training.model import PRESETS
+from cwic_training.model import DEFAULT_PRESETS, PRESETS
 from cwic_training.options import fit_arguments, recipe_from
-from cwic_training.recipe import RATE_MODELS, Recipe
+from cwic_training.recipe import RATE_MODELS, VALUES_DEFAULTS, Recipe
 
 __all__ = ["train"]
 
@@ -25,6 +25,15 @@ _valid_glob = click.option("--valid-glob", "--valid_glob", required=True, help="
 _seed = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=_DEFAULT.seed, show_default=True
 )
+
+
+def _by_codes(option: str, **attributes: Any) -> Any:
+    """An option whose default depends on what kind of codes the model has."""
+    name = option.removeprefix("--").replace("-", "_")
+    of_signs = getattr(_DEFAULT, name)
+    shown = f"{VALUES_DEFAULTS[name]}; for models of signs {of_signs}"
+    attributes = {"type": type(of_signs), **attributes}
+    return click.option(option, show_default=shown, **attributes)
 
 
 def _options(command: Any) -> Any:
@@ -39,16 +48,18 @@ def _options(command: Any) -> Any:
                 "--preset",
                 "model",
                 type=click.Choice(sorted(PRESETS)),
-                help="Default: that of --init or --resume, else nano.",
+                help="Default: that of --init or --resume, else "
+                + ", ".join(f"{name} (stage {stage})" for stage, name in DEFAULT_PRESETS.items())
+                + ".",
             ),
             click.option("--init", "initial", type=_path, help="Start from these weights."),
             click.option("--resume", type=_path, help="Continue a run: its last.ckpt."),
             click.option("--steps", default=_DEFAULT.steps, show_default=True),
             click.option("--cooldown", default=_DEFAULT.cooldown, show_default=True),
-            click.option("--batch", default=_DEFAULT.batch, show_default=True),
-            click.option("--crop", default=_DEFAULT.crop, show_default=True),
-            click.option("--muon-lr", default=_DEFAULT.muon_lr, show_default=True),
-            click.option("--adam-lr", default=_DEFAULT.adam_lr, show_default=True),
+            _by_codes("--batch", help="Crops per step."),
+            _by_codes("--crop", help="Side in pixels."),
+            _by_codes("--muon-lr"),
+            _by_codes("--adam-lr"),
             _seed,
             click.option(
                 "--precision",
@@ -82,23 +93,19 @@ def main_stage(**options: Any) -> None:
 
 @train.command("importance")
 @_options
-@click.option("--rate-weight", default=_DEFAULT.rate_weight, show_default=True)
-@click.option(
+@_by_codes("--rate-weight")
+@_by_codes(
     "--rate-model",
     type=click.Choice(RATE_MODELS),
-    default=_DEFAULT.rate_model,
-    show_default=True,
-    help="What codes cost in the loss; values: for nano-values, and the only one for it.",
+    help="What codes cost in the loss; values: for models of values, and the only one for them.",
 )
-@click.option(
+@_by_codes(
     "--ms-ssim",
-    default=_DEFAULT.ms_ssim,
-    show_default=True,
     help="Share of the pictures judged by MS-SSIM, 0 to 1; needs --crop 168 or more.",
 )
 @click.option("--rate-bpp", type=float, help="Fixed rate by the paper's hinge; default variable.")
-@click.option("--scale-min", default=_DEFAULT.scale_min, show_default=True)
-@click.option("--scale-max", default=_DEFAULT.scale_max, show_default=True)
+@_by_codes("--scale-min")
+@_by_codes("--scale-max")
 def importance_stage(**options: Any) -> None:
     """Encoder, decoder and importance map together, for all rates or for one."""
     _run("importance", options)

@@ -22,7 +22,7 @@ from cwic.errors import CheckpointError, TrainingError
 from cwic_training.checkpoint import CheckpointWriter, check_resumable, load_checkpoint
 from cwic_training.data import CropSampler, RandomCrops, ValidationPictures, find_pictures
 from cwic_training.grow import grown
-from cwic_training.model import PRESETS, ModelConfig
+from cwic_training.model import DEFAULT_PRESETS, PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 from cwic_training.task import CodecTask
 
@@ -62,7 +62,8 @@ def fit(
     normal return with ``stopped`` set. A second SIGINT raises at once and saves nothing.
 
     Args:
-        config: shape of the network; None takes that of ``initial`` or ``resume``, else `nano`.
+        config: shape of the network; None takes that of ``initial`` or ``resume``, else that
+            of :data:`~cwic_training.model.DEFAULT_PRESETS` for the stage.
             With ``initial`` it may be a larger one, see :mod:`cwic_training.grow`.
         recipe: hyperparameters.
         train_glob, valid_glob: photographs, see :func:`cwic_training.data.find_pictures`.
@@ -122,7 +123,7 @@ def _task(
     elif resume is not None:
         task = CodecTask(check_resumable(resume, recipe), recipe)
     else:
-        return CodecTask(config or PRESETS["nano"], recipe)
+        return CodecTask(config or PRESETS[DEFAULT_PRESETS[recipe.stage]], recipe)
     if config not in (None, task.network.config):
         raise CheckpointError(f"{initial or resume} holds another model; leave out --model")
     return task

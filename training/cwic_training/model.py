@@ -1,4 +1,4 @@
-"""The networks `base` (the paper's) and `nano` (for small devices).
+"""The networks of presets: `base`, the paper's, and `nano` and its variants, for small devices.
 
 Data flow, in the paper's notation; x is an RGB picture in [0, 1]::
 
@@ -8,10 +8,10 @@ Data flow, in the paper's notation; x is an RGB picture in [0, 1]::
 
 E is normalised per channel (batch normalisation without affine), so that each code bit
 starts balanced; :meth:`CodecNetwork.folded_projection` folds it into the convolution. In
-`nano` the codes are decided in groups, and E of a group depends on the bits of the earlier
+`nano-signs` the codes are decided in groups, and E of a group depends on the bits of the earlier
 ones (:class:`~cwic_training.layers.DecisionFeedback`).
 
-In `nano-values` codes are numbers instead, values in steps that P chooses
+In `nano` codes are numbers instead, values in steps that P chooses
 (:mod:`cwic_training.quantiser`), and a new network is a DCT::
 
     F(x) ─┬─▶ E(x) × gain = y ──▶ q = round(y / step) ──▶ y^ = q step ──▶ D(y^ / gain) = x^
@@ -42,7 +42,7 @@ from cwic_training.layers import (
 )
 from cwic_training.quantiser import MOST_VALUES, Quantiser
 
-__all__ = ["PRESETS", "STRIDE", "CodecNetwork", "Coded", "ModelConfig"]
+__all__ = ["DEFAULT_PRESETS", "PRESETS", "STRIDE", "CodecNetwork", "Coded", "ModelConfig"]
 
 STRIDE = 8
 """Pixels per code position, along each side."""
@@ -132,12 +132,7 @@ class ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "base": ModelConfig(arch="base", n=128, levels=32),
-    "nano": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
-    "nano-deep": ModelConfig(
-        arch="nano", n=128, levels=16, feedback=8, encoder_blocks=5, decoder_blocks=8
-    ),
-    "nano-uniform": ModelConfig(arch="nano", n=128, levels=16, feedback=8, importance="uniform"),
-    "nano-values": ModelConfig(
+    "nano": ModelConfig(
         arch="nano",
         n=128,
         levels=32,
@@ -147,8 +142,18 @@ PRESETS: dict[str, ModelConfig] = {
         decoder_blocks=5,
         importance="uniform",
     ),
+    "nano-signs": ModelConfig(arch="nano", n=128, levels=16, feedback=8),
+    "nano-signs-deep": ModelConfig(
+        arch="nano", n=128, levels=16, feedback=8, encoder_blocks=5, decoder_blocks=8
+    ),
+    "nano-signs-uniform": ModelConfig(
+        arch="nano", n=128, levels=16, feedback=8, importance="uniform"
+    ),
 }
-"""Shapes by name; those of the packaged models are `nano` and, for MS-SSIM, `nano-deep`."""
+"""Shapes by name."""
+
+DEFAULT_PRESETS = {"main": "nano-signs", "importance": "nano"}
+"""By stage; values have no stage `main`, for without levels no step is chosen for them."""
 
 
 def _nano_trunk(c: ModelConfig) -> nn.Sequential:

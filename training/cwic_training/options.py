@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cwic_training.model import PRESETS
+from cwic_training.checkpoint import load_checkpoint, resumed_config
+from cwic_training.model import DEFAULT_PRESETS, PRESETS
 from cwic_training.recipe import Recipe
 
 __all__ = ["fit_arguments", "recipe_from"]
@@ -14,11 +15,26 @@ __all__ = ["fit_arguments", "recipe_from"]
 def recipe_from(stage: str, options: Mapping[str, Any]) -> Recipe:
     """The recipe of a stage; options that are no fields of it are left out.
 
+    Options that are None have the default that suits the codes of the model.
+
     Raises:
         TrainingError: as :class:`~cwic_training.recipe.Recipe`.
+        CheckpointError: the model is that of a checkpoint that cannot be read.
     """
     names = Recipe.__dataclass_fields__
-    return Recipe(stage=stage, **{k: v for k, v in options.items() if k in names})
+    fields = {k: v for k, v in options.items() if k in names}
+    return Recipe.suited_to(_codes(stage, options), stage, **fields)
+
+
+def _codes(stage: str, options: Mapping[str, Any]) -> str:
+    """Which codes the model has that is to be trained."""
+    if options["model"] is not None:
+        return PRESETS[options["model"]].codes
+    if options["initial"] is not None:
+        return load_checkpoint(options["initial"]).config.codes
+    if options["resume"] is not None:
+        return resumed_config(options["resume"]).codes
+    return PRESETS[DEFAULT_PRESETS[stage]].codes
 
 
 def fit_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,23 @@ from cwic.errors import TrainingError
 from cwic_training.losses import MS_SSIM_SMALLEST_PX
 from cwic_training.model import STRIDE
 
-__all__ = ["RATE_MODELS", "Recipe"]
+__all__ = ["RATE_MODELS", "VALUES_DEFAULTS", "Recipe"]
 
 RATE_MODELS = "count", "context", "values"
+
+VALUES_DEFAULTS: dict[str, Any] = {
+    "batch": 4,
+    "crop": 192,
+    "ms_ssim": 0.5,
+    "rate_weight": 253.0,
+    "rate_model": "values",
+    "scale_min": 0.15,
+    "scale_max": 2.0,
+    "muon_lr": 0.003,
+    "adam_lr": 0.001,
+}
+"""Where a recipe for models of values differs from :class:`Recipe`'s own defaults, which are those
+of models of signs."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,22 @@ class Recipe:
             raise TrainingError("scales must satisfy 0 < scale_min <= scale_max")
         if min(self.muon_lr, self.adam_lr, self.rate_weight) < 0:
             raise TrainingError("learning rates and the rate weight must not be negative")
+
+    @classmethod
+    def suited_to(cls, codes: str, stage: str, **fields: Any) -> Recipe:
+        """The recipe for a kind of codes.
+
+        Args:
+            codes: of the model, ``"signs"`` or ``"values"``.
+            stage: see :attr:`stage`.
+            fields: others by name; None stands for the default of ``codes``.
+
+        Raises:
+            TrainingError: as the class.
+        """
+        defaults = VALUES_DEFAULTS if codes == "values" and stage == "importance" else {}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return cls(stage=stage, **{**defaults, **given})
 
     def _check_values(self) -> None:
         if self.stage != "importance":

@@ -65,7 +65,7 @@ class CodecTask(pl.LightningModule):
             if priced:
                 raise TrainingError(
                     "the codes of this model are signs and no values; use --rate-model context, or "
-                    "--model nano-values"
+                    "--model nano"
                 )
             return None
         if recipe.stage == "main":

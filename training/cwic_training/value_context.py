@@ -1,6 +1,6 @@
 """The network that predicts values from what is already decoded, as training sees it.
 
-The float twin of :mod:`cwic.value_model`. For the values of group g at a position::
+The float twin of :mod:`cwic.value_network`. For the values of group g at a position::
 
     f   log2(1 + |q|) sign(q)                 of a value q
     u   f of the own group at the 12 known neighbours of the pass, and of all earlier groups at
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.scan import KINDS, NEIGHBOURS
-from cwic.value_model import FEATURE, MEANS, SCALES, scale_of
+from cwic.value_network import FEATURE, MEANS, SCALES, scale_of
 from cwic_training.grids import on_grid, whole
 from cwic_training.pass_tensors import pass_tensors
 from cwic_training.value_net import interval_bits
@@ -91,7 +91,7 @@ class ValueContext(nn.Module):
 
     @torch.no_grad()
     def integers(self) -> dict[str, NDArray[np.integer]]:
-        """The arrays of the groups in :mod:`cwic.value_model`, named as there."""
+        """The arrays of the groups in :mod:`cwic.value_network`, named as there."""
         found: dict[str, NDArray[np.integer]] = {}
         for g, group in enumerate(self.groups):
             if isinstance(group, _Group):

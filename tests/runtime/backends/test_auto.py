@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 import numpy as np
@@ -72,14 +73,18 @@ def test_none_gives_every_reason() -> None:
         choose(best="fails", middle="shape", last="missing")
     message = str(raised.value)
     assert "best fails; mend best" in message
-    assert "uint8[1, 15, 8, 8], not uint8[1, 16, 8, 8]; export the model again" in message
+    channels = Bundle.load().encoder_channels
+    gives, wants = (f"uint8[1, {count}, 8, 8]" for count in (channels - 1, channels))
+    assert f"{gives}, not {wants}; export the model again" in message
     assert message.endswith("last is not installed; install last")
     assert "\n" not in message
 
 
-def test_a_probe_takes_any_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["nano", "nano-signs"])
+def test_a_probe_takes_any_stride(name: str) -> None:
     """A side of 64 that the stride does not divide would not be a legal picture."""
-    sides = []
+    bundle = Bundle.load(name)
+    sides, channels = [], []
 
     class Shapes(Runner):
         backend = "cpu"
@@ -87,14 +92,16 @@ def test_a_probe_takes_any_stride(monkeypatch: pytest.MonkeyPatch) -> None:
         def encode(self, image: Bytes) -> Arrays:
             sides.append(image.shape[1])
             grid = image.shape[1] // 24
-            return np.zeros((1, 16, grid, grid), np.uint8), np.zeros((1, grid, grid), np.uint8)
+            codes = np.zeros((1, bundle.encoder_channels, grid, grid), np.uint8)
+            return codes, np.zeros((1, grid, grid), np.uint8)
 
         def decode(self, codes: Bytes, levels: Bytes) -> Bytes:
+            channels.append(codes.shape[1])
             return np.zeros((1, levels.shape[1] * 24, levels.shape[2] * 24, 3), np.uint8)
 
-    bundle = Bundle.load()
-    auto.probe(type(bundle)(**{**vars(bundle), "stride": 24}), Shapes())
+    auto.probe(dataclasses.replace(bundle, stride=24), Shapes())
     assert sides == [72]
+    assert channels == [bundle.decoder_channels]
 
 
 def test_order_and_names(monkeypatch: pytest.MonkeyPatch) -> None:

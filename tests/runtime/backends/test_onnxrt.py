@@ -30,12 +30,14 @@ def test_a_precision_has_its_own_graphs(copied: Bundle, photo: NDArray[np.uint8]
     (copied.path / "decoder.int8.onnx").write_bytes(b"damaged")
     image = photo[None, :64, :64]
     runners = {name: OnnxRuntimeRunner(bundle, precision=name) for name in (None, "fp32", "int8")}
-    codes, importance = runners[None].encode(image)
+    codes, _ = runners[None].encode(image)
     for runner in runners.values():
         assert np.array_equal(runner.encode(image)[0], codes)
-    runners["fp32"].decode(codes, importance // 16)
+    levels = np.ones((1, 8, 8), np.uint8)
+    sent = np.zeros((1, bundle.decoder_channels, 8, 8), np.uint8)
+    assert runners["fp32"].decode(sent, levels).shape == image.shape
     with pytest.raises(BundleError, match=r"decoder\.int8\.onnx is not the file"):
-        runners["int8"].decode(codes, importance // 16)
+        runners["int8"].decode(sent, levels)
     with pytest.raises(BundleError, match=r"no encoder\.fp16\.onnx \(.*: fp32, int8\); export it"):
         OnnxRuntimeRunner(bundle, precision="fp16").encode(image)
 

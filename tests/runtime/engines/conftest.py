@@ -1,8 +1,9 @@
-"""The shipped model in a folder of its own, its graphs in other precisions, and TensorRT."""
+"""Shipped models: the default in a folder of its own, graphs in other precisions, and TensorRT."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,7 +25,9 @@ from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.onnx import to_bytes
 from cwic_training.checkpoint import load_checkpoint
 
-CHECKPOINT = Path(__file__).resolve().parents[3] / "models" / "nano.safetensors"
+CHECKPOINTS = Path(__file__).resolve().parents[3] / "models"
+VALUES, SIGNS = packaged.DEFAULT, "nano-signs"
+"""A model of each kind of codes."""
 
 AddOnnx: TypeAlias = Callable[..., Bundle]
 
@@ -64,25 +67,35 @@ def add_onnx(bundle: Bundle) -> AddOnnx:
     return add
 
 
-def shipped(role: str) -> onnx.ModelProto:
-    return onnx.load(packaged.folder() / f"{role}.onnx")
+def shipped(role: str, name: str = VALUES) -> onnx.ModelProto:
+    return onnx.load(packaged.folder(name) / f"{role}.onnx")
 
 
-@lru_cache(maxsize=2)
-def _exported_fp16(role: str) -> bytes:
-    network = load_checkpoint(CHECKPOINT).network()
+def convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "Conv"]
+
+
+def pointwise(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The 1x1 convolutions of the blocks."""
+    return [node for node in convolutions(model) if re.search(r"\.(up|down)\b", node.input[1])]
+
+
+@lru_cache(maxsize=4)
+def _exported_fp16(role: str, name: str) -> bytes:
+    network = load_checkpoint(CHECKPOINTS / f"{name}.safetensors").network()
     graph = {"encoder": EncoderGraph, "decoder": DecoderGraph}[role]
     return to_bytes(graph(network, dtype=torch.float16))
 
 
-def fp16(role: str) -> onnx.ModelProto:
+def fp16(role: str, name: str = VALUES) -> onnx.ModelProto:
     """A shipped graph as ``cwic export --formats onnx-fp16`` writes it."""
-    return onnx.load_from_string(_exported_fp16(role))
+    return onnx.load_from_string(_exported_fp16(role, name))
 
 
-def int8(role: str) -> onnx.ModelProto:
-    """A shipped graph whose 1x1 convolutions take quantised inputs and weights."""
-    model = shipped(role)
+def int8(role: str, name: str = VALUES) -> onnx.ModelProto:
+    """A shipped graph whose :func:`pointwise` convolutions take quantised inputs and weights."""
+    model = shipped(role, name)
+    chosen = [node.name for node in pointwise(model)]
     graph = model.graph
     graph.initializer.extend(
         [
@@ -92,7 +105,7 @@ def int8(role: str) -> onnx.ModelProto:
     )
     nodes = []
     for node in graph.node:
-        if node.op_type == "Conv" and ("up" in node.input[1] or "down" in node.input[1]):
+        if node.name in chosen:
             for i, name in enumerate(node.input[:2]):
                 stem = f"{node.name}.{i}"
                 nodes += [

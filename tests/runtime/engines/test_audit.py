@@ -12,7 +12,7 @@ from cwic.engines.library import Library
 from cwic.engines.network import Layer, Tensor, layers_of, parse
 from cwic.errors import BackendError
 
-from .conftest import fp16, int8, shipped
+from .conftest import SIGNS, VALUES, convolutions, fp16, int8, pointwise, shipped
 
 
 def layer(
@@ -138,30 +138,32 @@ def network(rtx: Library, model: onnx.ModelProto, role: str) -> list[Layer]:
         )
 
 
+@pytest.mark.parametrize("name", [VALUES, SIGNS])
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
-def test_the_shipped_graphs_as_a_parser_sees_them(rtx: Library, role: str) -> None:
-    convolutions = sum(node.op_type == "Conv" for node in shipped(role).graph.node)
-    layers = network(rtx, shipped(role), role)
-    assert audit(layers, "fp32").weighted == {"fp32": convolutions}
+def test_the_shipped_graphs_as_a_parser_sees_them(rtx: Library, role: str, name: str) -> None:
+    model = shipped(role, name)
+    count, quantised = len(convolutions(model)), len(pointwise(model))
+    assert 0 < quantised < count
+    layers = network(rtx, model, role)
+    assert audit(layers, "fp32").weighted == {"fp32": count}
     assert audit(layers, "fp32").wrong == ()
     # Every layer that is not at the ends is wrong for fp16, the convolutions among them.
-    assert len(audit(layers, "fp16").wrong) > convolutions
+    assert len(audit(layers, "fp16").wrong) > count
 
-    half = audit(network(rtx, fp16(role), role), "fp16")
-    assert (half.wrong, half.weighted) == ((), {"fp16": convolutions})
-    reasons = {"encoder": {"input", "output"}, "decoder": {"input", "output", "importance_mask"}}
-    assert set(half.allowed) == reasons[role]
+    half = audit(network(rtx, fp16(role, name), role), "fp16")
+    assert (half.wrong, half.weighted) == ((), {"fp16": count})
+    masks = {"importance_mask"} if (role, name) == ("decoder", SIGNS) else set()
+    assert set(half.allowed) == {"input", "output"} | masks
 
-    quantised = audit(network(rtx, int8(role), role), "int8")
-    assert quantised.wrong == ()
-    assert quantised.weighted == {"fp32": convolutions - 8, "int8": 8}
+    mixed = audit(network(rtx, int8(role, name), role), "int8")
+    assert mixed.wrong == ()
+    assert mixed.weighted == {"fp32": count - quantised, "int8": quantised}
 
 
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
 def test_one_convolution_left_in_fp32_is_found(rtx: Library, role: str) -> None:
     model = fp16(role)
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    odd = convolutions[len(convolutions) // 2]
+    odd = convolutions(model)[len(convolutions(model)) // 2]
     nodes = []
     for node in model.graph.node:
         if node is odd or node.name == odd.name:

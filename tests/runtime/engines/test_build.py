@@ -29,7 +29,7 @@ from cwic.engines.record import EngineRecord
 from cwic.engines.target import Target, find_target
 from cwic.errors import BackendError, BundleError, CwicError, UsageError
 
-from .conftest import AddOnnx, fp16, int8, shipped
+from .conftest import SIGNS, AddOnnx, convolutions, fp16, int8, pointwise, shipped
 
 ROLES = ("encoder", "decoder")
 # What TensorRT for RTX writes first.
@@ -37,6 +37,7 @@ MAGIC = b"vtrt"
 
 
 def plan(target: Target, model: onnx.ModelProto | bytes, role: str, precision: str) -> Plan:
+    """Of a graph of the default model, as far as shapes go."""
     data = model if isinstance(model, bytes) else model.SerializeToString()
     return build_plan(
         target,
@@ -44,7 +45,7 @@ def plan(target: Target, model: onnx.ModelProto | bytes, role: str, precision: s
         name=f"{role}.{precision}.onnx",
         role=role,
         precision=precision,
-        shapes=Profile.parse().shapes(role, 16, 8),
+        shapes=Profile.parse().shapes(role, Bundle.load().decoder_channels, 8),
     )
 
 
@@ -132,7 +133,7 @@ def test_other_precisions(sm86: Target, role: str) -> None:
     assert len(half.data) < 0.7 * len(plain.data)
     assert len(quantised.data) < 0.7 * len(plain.data)
     assert set(half.audit.weighted) == {"fp16"}
-    assert quantised.audit.weighted["int8"] == 8
+    assert quantised.audit.weighted["int8"] == len(pointwise(shipped(role)))
 
 
 def test_fp16_is_built_from_the_fp16_files(sm86: Target, add_onnx: AddOnnx) -> None:
@@ -154,7 +155,7 @@ def test_a_file_that_only_calls_itself_fp16_is_refused(sm86: Target, add_onnx: A
     manifest = (bundle.path / "model.json").read_bytes()
     with pytest.raises(BackendError, match=r"encoder.fp16.onnx was asked .* fp16, but") as error:
         build_engines(bundle, sm86, precision="fp16")
-    assert "24 fp32" in str(error.value)
+    assert f"(convolutions: {len(convolutions(shipped('encoder')))} fp32)" in str(error.value)
     assert "\n" not in str(error.value)
     # Nothing is written when one of the two fails.
     assert sorted(path.name for path in bundle.path.iterdir()) == listing
@@ -167,7 +168,7 @@ def test_a_precision_that_was_not_exported(sm86: Target, bundle: Bundle) -> None
 
 
 def without_body(role: str) -> bytes:
-    model = shipped(role)
+    model = shipped(role, SIGNS)  # whose operators are functions
     assert model.functions
     del model.functions[:]
     return bytes(model.SerializeToString())

@@ -21,7 +21,7 @@ from cwic.engines.profile import Profile
 from cwic.engines.target import Target
 from cwic.errors import BackendError, UsageError
 
-from .conftest import shipped
+from .conftest import SIGNS, VALUES, shipped
 
 # One thread at a time, on the host.
 HARNESS = """
@@ -103,7 +103,7 @@ def native(library: Library) -> Any:
 def test_the_plugin_takes_the_place_of_binarize_and_packing(rtx: Library) -> None:
     with rtx.messages_to(lambda *_: None) as logger:
         builder = rtx.module.Builder(logger)
-        data = shipped("encoder").SerializeToString()
+        data = shipped("encoder", SIGNS).SerializeToString()
         network = parse(rtx, builder, logger, data, "encoder.onnx", "encoder")
         given: list[Any] = []
 
@@ -133,17 +133,18 @@ def test_an_engine_builds_around_the_replacement(
         "precision": "fp32",
         "shapes": Profile.parse(("64x64", "64x64", "64x64")).shapes("encoder", 16, 8),
     }
-    data = shipped("encoder").SerializeToString()
+    data = shipped("encoder", SIGNS).SerializeToString()
     target = Target(rtx, "86", None)
     made = build_plan(target, data, with_plugin=True, **options)
     assert made.data.startswith(b"vtrt")
 
 
-def test_a_decoder_has_nothing_to_pack(rtx: Library) -> None:
+@pytest.mark.parametrize(("role", "name"), [("decoder", SIGNS), ("encoder", VALUES)])
+def test_a_decoder_and_values_have_nothing_to_pack(rtx: Library, role: str, name: str) -> None:
     with rtx.messages_to(lambda *_: None) as logger:
         builder = rtx.module.Builder(logger)
-        data = shipped("decoder").SerializeToString()
-        network = parse(rtx, builder, logger, data, "decoder.onnx", "decoder")
+        data = shipped(role, name).SerializeToString()
+        network = parse(rtx, builder, logger, data, f"{role}.onnx", role)
         with pytest.raises(BackendError, match=r"no cwic::binarize .*; export .* without --plugin"):
             fuse_packing(network, native(rtx))
 

@@ -20,11 +20,7 @@ SHORT = {
     f"CWIC_TRAIN_{stage}_{option}": value
     for stage in ("MAIN", "IMPORTANCE")
     for option, value in (("STEPS", "2"), ("BATCH", "1"), ("PROGRESS", "0"))
-} | {
-    "CWIC_TRAIN_ENTROPY_STEPS": "2",
-    "CWIC_TRAIN_ENTROPY_BATCH": "1",
-    "CWIC_EXPORT_FORMATS": "onnx",
-}
+} | {"CWIC_TRAIN_ENTROPY_STEPS": "2", "CWIC_TRAIN_ENTROPY_BATCH": "1"}
 
 
 def commands(page: str) -> list[str]:
@@ -70,6 +66,8 @@ def test_cwic_commands(page: str, folder: Path) -> None:
     if page == "docs/training.md":
         (folder / "models").mkdir()
     for line in lines:
+        if page != "README.md" and line.startswith("cwic export "):
+            continue  # takes long, and README.md has the same
         done = run(re.sub(r" --steps \d+", "", line), folder)  # SHORT says how many
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     if page == "README.md":

@@ -102,19 +102,24 @@ def test_any_size(signs_codec: cwic.Codec, photo: Bytes, size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_any_mode(
-    either: cwic.Codec, detail: Bytes, mode: str, request: pytest.FixtureRequest
-) -> None:
-    if (either.bundle.codes, mode) == ("values", "L"):
-        reason = "of values, what others are predicted from costs more than the search counts"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+def test_any_mode(either: cwic.Codec, detail: Bytes, mode: str) -> None:
     source = Image.fromarray(detail)
     picture = source.quantize(64, dither=Image.Dither.NONE) if mode == "P" else source.convert(mode)
-    budget = len(either.encode(picture))
+    budget = len(either.encode(picture, quality=80))
     plain, better = (either.encode(picture, max_bytes=budget, effort=e) for e in (0, 6))
     rgb = np.asarray(picture.convert("RGB"))
     assert either.decode(better).mode == either.decode(plain).mode
     assert _psnr_db(rgb, better, either) > _psnr_db(rgb, plain, either)
+
+
+@pytest.mark.xfail(reason="values go on moving by prices from before they moved")
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_small_budget_is_not_wasted(codec: cwic.Codec, detail: Bytes, mode: str) -> None:
+    picture = Image.fromarray(detail).convert(mode)
+    budget = len(codec.encode(picture, quality=50))
+    plain, better = (codec.encode(picture, max_bytes=budget, effort=e) for e in (0, 6))
+    rgb = np.asarray(picture.convert("RGB"))
+    assert _psnr_db(rgb, better, codec) >= _psnr_db(rgb, plain, codec)
 
 
 def test_a_budget_is_kept_and_used(signs_codec: cwic.Codec, photo: Bytes) -> None:
@@ -133,10 +138,11 @@ def test_a_psnr_takes_fewer_bytes(signs_codec: cwic.Codec, photo: Bytes) -> None
 
 
 def test_parts_fit_together(
-    codec: cwic.Codec, detail: Bytes, monkeypatch: pytest.MonkeyPatch
+    either: cwic.Codec, detail: Bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = _psnr_db(detail, codec.encode(detail, effort=8), codec)
-    plain = _psnr_db(detail, codec.encode(detail), codec)
+    codec = either
+    whole = _psnr_db(detail, codec.encode(detail, quality=60, effort=8), codec)
+    plain = _psnr_db(detail, codec.encode(detail, quality=60), codec)
     sizes: list[tuple[int, int]] = []
     released: list[bool] = []
     run = codec.runner.gradient
@@ -149,7 +155,7 @@ def test_parts_fit_together(
     monkeypatch.setattr(codec.runner, "release", lambda: released.append(True))
     monkeypatch.setattr(tiled, "LARGEST_SEARCHED", 100)
     monkeypatch.setattr(tiled, "SIDE", 10)
-    parts = _psnr_db(detail, codec.encode(detail, effort=8), codec)
+    parts = _psnr_db(detail, codec.encode(detail, quality=60, effort=8), codec)
     assert len(sizes) > 2 * 8  # a part is tried once more than it has rounds
     assert max(map(max, sizes)) <= 10 + tiled.MARGIN
     assert released == [True]  # entropy coding of a large picture needs the memory

@@ -78,8 +78,9 @@ TOLERANCES = {
     # Measured on an onnx-int8 export with its default limit of 0.1 dB a graph on the calibration
     # pictures (three others here): 4.4 % flips, 17 % of the levels (importance is steep, so
     # single places move far and only the share is limited), pixels by 10, 0.96 in the mean,
-    # 0.46 dB, 0.007, +1.3 % bytes. Of codes that are values, 6 to 9 % are another number in the
-    # smallest steps, which few pictures are sent in.
+    # 0.46 dB, 0.007, +1.3 % bytes. Of codes that are values (three pictures), 6 to 10 % are
+    # another number in the smallest steps, which few pictures are sent in, and what the encoder's
+    # noise adds to them takes up to 4.7 % more bytes at s = 1.
     "int8": Tolerance(
         code_margin=inf,
         flip_share=0.2,
@@ -89,7 +90,7 @@ TOLERANCES = {
         pixel_mean=2.0,
         psnr_loss_db=0.8,
         ms_ssim_loss=0.015,
-        bpp_rise=0.04,
+        bpp_rise=0.1,
     ),
 }
 """By the ``precision`` of a manifest, the most exact first."""

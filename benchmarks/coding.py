@@ -1,6 +1,6 @@
 """Entropy coding: speed of the rANS coder, bytes above the model's entropy, share of the time.
 
-``python -m benchmarks.coding --images 'kodak/*.png' -o benchmarks/results/coding.json``
+``python -m benchmarks.coding --model nano-signs --images 'kodak/*.png' -o RESULT.json``
 
 * ``rans``: symbols per second through the public functions of :mod:`cwic.rans`, checks of
   their arguments included, in C and in NumPy. Bits and levels of the pictures, repeated to
@@ -33,6 +33,7 @@ from benchmarks import command, environment
 from benchmarks.stages import profile
 from cwic import rans
 from cwic.container import CHUNK_BYTES, Stream
+from cwic.errors import UsageError
 from cwic.image import open_rgb
 from cwic.level_model import Intervals, level_context
 from cwic.scan import PASSES
@@ -241,6 +242,8 @@ def mirrored(picture: Picture, height: int, width: int) -> Picture:
 def measure(paths: Sequence[Path], model: Path | None, repeat: int) -> dict[str, Any]:
     """Everything above for the pictures ``paths``, as plain JSON values."""
     codec = cwic.load(model, "cpu")
+    if codec.bundle.codes != "signs":
+        raise UsageError("bits are what is timed; take a model of signs, --model nano-signs")
     pictures = {path.name: open_rgb(path) for path in paths}
     files = {bpp: [coded(codec, p, bpp) for p in pictures.values()] for bpp in _RATES_BPP}
     large = mirrored(pictures[paths[0].name], *_LARGE_PX)

@@ -91,7 +91,7 @@ def comparison_sheet(
             )
             rate = f"{name}: {r.size_bytes} bytes, {8 * r.size_bytes / pixels:.3f} bpp"
             panels.append(_captioned(r.pixels, rate, quality))
-        grey = (255 * np.sqrt(bits / bits.max())).astype(np.uint8)
+        grey = (255 * np.sqrt(bits / max(1.0, bits.max()))).astype(np.uint8)
         large = grey.repeat(8, 0).repeat(8, 1)[: picture.shape[0], : picture.shape[1], None]
         panels.append(
             _captioned(

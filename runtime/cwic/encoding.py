@@ -13,7 +13,7 @@ from cwic.backends import Runner
 from cwic.bundle import Bundle
 from cwic.coding import MapCoder
 from cwic.container import Header, Stream
-from cwic.errors import UsageError
+from cwic.errors import RateError, UsageError
 from cwic.image import Picture
 from cwic.rate import DEFAULT_QUALITY, QualityScale, levels_from_importance, moved
 from cwic.targets import PSNR_TOLERANCE_DB, Measured, refined, scale_for_budget, scale_for_psnr
@@ -21,12 +21,10 @@ from cwic.targets import PSNR_TOLERANCE_DB, Measured, refined, scale_for_budget,
 __all__ = ["MOST_EFFORT", "Encoded", "Encoding", "Target"]
 
 MOST_EFFORT = 1000
-_AIM = 0.996
-"""Share of a budget that a search for values is to take."""
+_AIM, _ENOUGH = 0.996, 0.985
+"""Shares of a budget that a search for values is to take, and that do."""
 _USUAL_GAIN_DB = 0.25
 _MOST_SEARCHES = 5
-_MORE_ROUNDS = 3
-"""Of a search that only has to save what is still too much."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +159,7 @@ class Encoding:
         return self._with_present_codes(target)
 
     def _searched(
-        self,
-        sent: NDArray[np.uint8],
-        levels: NDArray[np.uint8],
-        rounds: int,
-        bits_share: float | None = None,
+        self, sent: NDArray[np.uint8], levels: NDArray[np.uint8], rounds: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return tiled.search(
             self._runner,
@@ -177,40 +171,50 @@ class Encoding:
             self._bundle.stride,
             rounds=rounds,
             keep_levels=self._weights is not None,
-            bits_share=bits_share,
         )
 
     def _searched_within(self, budget_bytes: int, rounds: int) -> Encoded:
-        """Values found from those of a plain file, taking as many bits as those did."""
-        plain, measured = self._within(budget_bytes)
-        sent, levels = self._sent(plain.levels), plain.levels
-        for again in range(_MOST_SEARCHES):
-            other_bits = 8 * measured.size_bytes - measured.code_bits
-            share = (8 * _AIM * budget_bytes - other_bits) / max(1.0, measured.code_bits)
-            if share < 0.5:
-                break  # what is not codes takes the budget
-            more = _MORE_ROUNDS if again else rounds
-            sent, _ = self._searched(sent, levels, more, min(1.0, share))
-            found, measured = self._written(sent, levels, plain.scale)
-            if measured.size_bytes <= budget_bytes:
-                return found
-        return plain
+        """Values found from those of a file of about the budget; the plain file if it is better."""
+        start = best = self._within(budget_bytes)
+        best_db = self._psnr_db(self._sent(start.levels), start.levels)
+        aim = float(budget_bytes)
+        for _ in range(_MOST_SEARCHES):
+            sent, levels = self._searched(self._sent(start.levels), start.levels, rounds)
+            found = self._written(sent, levels, start.scale)[0]
+            if len(found.data) <= budget_bytes:
+                reached = self._psnr_db(sent, levels)
+                if reached > best_db:
+                    best, best_db = found, reached
+                if len(found.data) >= _ENOUGH * budget_bytes:
+                    break
+            aim *= _AIM * budget_bytes / len(found.data)
+            try:
+                another = self._within(int(aim))
+            except RateError:  # so small a budget leaves nothing to search for
+                break
+            if another.data == start.data:
+                break
+            start = another
+        return best
 
     def _searched_reaching(self, psnr_db: float, rounds: int) -> Encoded:
         """Values found from those of a worse picture, by what the search is worth to it."""
-        gain, best = _USUAL_GAIN_DB, None
+        gain, found = _USUAL_GAIN_DB, list[Encoded]()
         for _ in range(_MOST_SEARCHES):
             start = self._reaching(psnr_db - gain)
             sent, levels = self._searched(self._sent(start.levels), start.levels, rounds)
             reached = self._psnr_db(sent, levels)
             if reached >= psnr_db:
-                found, _ = self._written(sent, levels, start.scale)
-                if best is None or len(found.data) < len(best.data):
-                    best = found
+                found.append(self._written(sent, levels, start.scale)[0])
                 if reached <= psnr_db + PSNR_TOLERANCE_DB:
                     break
             gain += reached - psnr_db - PSNR_TOLERANCE_DB / 2
-        return best or self._reaching(psnr_db)
+        try:
+            found.append(self._reaching(psnr_db))
+        except RateError:
+            if not found:
+                raise
+        return min(found, key=lambda encoded: len(encoded.data))
 
     def _budget(self, target: Target) -> int | None:
         return target.budget_bytes(self._size[0] * self._size[1])
@@ -223,7 +227,7 @@ class Encoding:
             return self._reaching(target.psnr_db)
         budget = self._budget(target)
         if budget is not None:
-            return self._within(budget)[0]
+            return self._within(budget)
         quality = DEFAULT_QUALITY if target.quality is None else target.quality
         plain = self._weights is None and self._found is None
         importance = self._importance if plain else self._fine()
@@ -269,12 +273,12 @@ class Encoding:
         encoded = Encoded(data, levels, width_px, height_px, scale)
         return encoded, Measured(len(data), written.code_bits)
 
-    def _within(self, budget_bytes: int) -> tuple[Encoded, Measured]:
-        fine, made = self._fine(), dict[float, tuple[Encoded, Measured]]()
+    def _within(self, budget_bytes: int) -> Encoded:
+        fine, made = self._fine(), dict[float, Encoded]()
 
         def measure(scale: float) -> Measured:
-            made[scale] = self._at(scale, fine)
-            return made[scale][1]
+            made[scale], measured = self._at(scale, fine)
+            return measured
 
         typical_bits = self._coder.context.codes.typical_bits
         scale = scale_for_budget(measure, budget_bytes, fine, typical_bits, self._highest_scale)
@@ -287,7 +291,9 @@ class Encoding:
             levels = levels_from_importance(fine, scale, self._bundle.levels)
             return self._psnr_db(self._sent(levels), levels)
 
-        return self._at(scale_for_psnr(measure, psnr_db, self._highest_scale), fine)[0]
+        typical_bits = self._coder.context.codes.typical_bits
+        scale = scale_for_psnr(measure, psnr_db, fine, typical_bits, self._highest_scale)
+        return self._at(scale, fine)[0]
 
     def _psnr_db(self, sent: NDArray[np.uint8], levels: NDArray[np.uint8]) -> float:
         """PSNR (RGB) of what the decoder network makes of codes."""

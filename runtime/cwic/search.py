@@ -40,7 +40,6 @@ def improved(
     rounds: int,
     movable: NDArray[np.bool_] | None = None,
     keep_levels: bool = False,
-    bits_share: float | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Codes and levels that decode to a picture nearer to ``image`` for their bits.
 
@@ -53,8 +52,6 @@ def improved(
         rounds: of the search.
         movable: bool [h, w], positions that may be changed; None: all.
         keep_levels: change codes only, as is always done of values.
-        bits_share: about what share of their bits values shall still take; None: as many as are
-            worth it. Codes of other kinds take what they are worth.
 
     Returns:
         uint8 [channels, h, w] and [h, w]. The same arguments give the same.
@@ -66,7 +63,7 @@ def improved(
     if movable is None:
         movable = np.ones(levels.shape, bool)
     if isinstance(model, ValueModel):
-        return improved_values(searched, model, codes, levels, rounds, movable, bits_share), levels
+        return improved_values(searched, model, codes, levels, rounds, movable), levels
     if isinstance(model, CodeModel):
         return improved_signs(searched, model, codes, levels, rounds, movable, keep_levels)
     raise UsageError("codes of this kind cannot be searched for; leave out the effort")

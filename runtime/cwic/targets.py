@@ -29,7 +29,10 @@ _MOST_FILES = 16
 _TINY = 64
 """Several levels may make a file of so few bytes: then the highest of them is looked for."""
 _BISECTIONS = 40
-_FIRST_SCALE, _SECOND_SCALE = 0.15, 0.5  # where PSNR is measured first
+_FIRST_SHARE = 0.2
+"""Of the highest rate factor's typical bits: where PSNR is measured first."""
+_USUAL_SLOPE_DB, _LONGEST_STEP = 4.0, 1.5
+"""PSNR over the logarithm of bits: what it is taken for first, and how far a step goes."""
 PSNR_TOLERANCE_DB, _MOST_PICTURES = 0.05, 12
 _SAME = 1.000001
 _LEAST_SHARE = 0.02
@@ -90,12 +93,12 @@ class _Prediction:
         below = np.searchsorted(self._sorted, self._thresholds / scale)
         return self._sorted.size - below.astype(np.float64)
 
-    def _typical(self, scale: float) -> float:
+    def typical(self, scale: float) -> float:
         """The logarithm of typical bits of codes."""
         return math.log1p(float(self._above(scale) @ self._more_bits))
 
     def __call__(self, scale: float) -> float:
-        at = self._typical(scale)
+        at = self.typical(scale)
         if not self._known:
             return self._rest_bytes + math.expm1(at) / 8
         typical, bits, rest = zip(*self._known, strict=True)
@@ -105,12 +108,20 @@ class _Prediction:
     def learn(self, scale: float, measured: Measured) -> None:
         """Correct by a file."""
         known = math.log1p(measured.code_bits), measured.size_bytes - measured.code_bits / 8
-        self._known.append((self._typical(scale), *known))
+        self._known.append((self.typical(scale), *known))
         self._known.sort()
 
     def scale_for(self, size_bytes: float, low: float, high: float) -> float:
         """The rate factor between two others where a file is predicted to take ``size_bytes``."""
         return _crossing(lambda scale: self(scale) < size_bytes, low, high)
+
+    def scale_at(self, typical: float, low: float, high: float) -> float:
+        """The rate factor between two others where :meth:`typical` is so much."""
+        return _crossing(lambda scale: self.typical(scale) < typical, low, high)
+
+    def scale_with(self, share: float, low: float, high: float) -> float:
+        """The rate factor between two others with this share of the typical bits of ``high``."""
+        return self.scale_at(math.log1p(share * math.expm1(self.typical(high))), low, high)
 
     def middle(self, low: float, high: float) -> float:
         """The rate factor between two others that has half of the levels between them."""
@@ -194,27 +205,33 @@ def scale_for_budget(
 
 
 def scale_for_psnr(
-    psnr_db: Callable[[float], float], target_db: float, highest_scale: float
+    psnr_db: Callable[[float], float],
+    target_db: float,
+    importance: NDArray[np.float64],
+    typical_bits: NDArray[np.float64],
+    highest_scale: float,
 ) -> float:
     """The rate factor whose picture reaches a PSNR, and by no more than 0.05 dB if it can.
 
-    PSNR is nearly a line in log s, so the search follows the line through what it knows; it
-    takes about six pictures.
+    PSNR is nearly a line in the logarithm of the bits that levels typically take, so the search
+    follows the line through what it knows; it takes about six pictures.
 
     Args:
         psnr_db: PSNR at a rate factor.
         target_db: what is wanted at least.
+        importance, typical_bits: as of :func:`scale_for_budget`.
         highest_scale: where to give up.
 
     Raises:
         RateError: no rate factor reaches it; the message names the best PSNR.
     """
+    predict = _Prediction(importance, typical_bits)
     low, high = SMALLEST_SCALE, highest_scale
     known: dict[float, float] = {}
     enough: float | None = None
-    scale, sides = _FIRST_SCALE, [False, True]
+    scale, sides = predict.scale_with(_FIRST_SHARE, low, high), [False, True]
     for _ in range(_MOST_PICTURES):
-        known[scale] = found = psnr_db(scale)
+        known[predict.typical(scale)] = found = psnr_db(scale)
         sides.append(found >= target_db)
         if sides[-1]:
             enough = high = scale
@@ -227,13 +244,17 @@ def scale_for_psnr(
                     f"{target_db:g} dB cannot be reached with this picture; "
                     f"ask for at most {math.floor(100 * found) / 100:.2f} dB"
                 )
-        if high / low < _SAME:
-            break
-        scale = min(high, max(low, _on_the_line(known, target_db)))
         # Twice on one side: the line is bent there, and following it would creep.
         bracketed = enough is not None and low > SMALLEST_SCALE
-        if scale in known or (bracketed and sides[-1] == sides[-2]):
-            scale = highest_scale if enough is None else math.sqrt(low * high)
+        creeps = bracketed and sides[-1] == sides[-2]
+        if not creeps:
+            at = _on_the_line(known, target_db)
+            beyond = at >= predict.typical(high)
+            scale = high if beyond else predict.scale_at(at, low, high)
+        if creeps or predict.typical(scale) in known:
+            scale = highest_scale if enough is None else predict.middle(low, high)
+            if predict.typical(scale) in known:
+                break  # no level lies between the two
     return highest_scale if enough is None else enough
 
 
@@ -242,13 +263,13 @@ def _on_the_line(known: dict[float, float], target_db: float) -> float:
 
     They are the nearest below and above, or the two nearest if all lie on one side.
     """
-    if len(known) < 2:
-        return _SECOND_SCALE
     wanted = target_db + PSNR_TOLERANCE_DB / 2
     near = sorted(known.items(), key=lambda item: abs(item[1] - wanted))
     x0, y0 = near[0]
+    if len(near) < 2:
+        return x0 + (wanted - y0) / _USUAL_SLOPE_DB
     other = (point for point in near if (point[1] < wanted) != (y0 < wanted))
     x1, y1 = next(other, near[1])
-    slope = (y1 - y0) / math.log(x1 / x0)
+    slope = (y1 - y0) / (x1 - x0)
     step = (wanted - y0) / slope if slope > 0 else 1.0
-    return x0 * math.exp(min(1.0, max(-1.0, step)))
+    return x0 + min(_LONGEST_STEP, max(-_LONGEST_STEP, step))

@@ -101,7 +101,6 @@ def search(
     *,
     rounds: int,
     keep_levels: bool,
-    bits_share: float | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Better codes and levels, see :func:`cwic.search.improved`, part by part.
 
@@ -124,7 +123,6 @@ def search(
             rounds=rounds,
             movable=movable,
             keep_levels=keep_levels,
-            bits_share=bits_share,
         )
         codes[(slice(None), *tile.area)] = part_codes[(slice(None), *inner)]
         levels[tile.area] = part_levels[inner]

@@ -32,10 +32,7 @@ _REST = 30
 """Rounds in which a position is left alone."""
 _REPRICED = 4
 """Rounds after which bits are counted anew: neighbours predict each other."""
-_STEERED = 2
-"""The same where a share of bits is wanted."""
-_STEERING = 8
-"""Power of what bits are too many by that they get dearer with, where a share is wanted."""
+_UNKNOWN_BITS = np.float32(1000)
 _SEED = 0
 
 
@@ -46,7 +43,6 @@ def improved_values(
     levels: NDArray[np.uint8],
     rounds: int,
     movable: NDArray[np.bool_],
-    bits_share: float | None = None,
 ) -> NDArray[np.uint8]:
     """See :func:`cwic.search.improved`, whose arguments these are; codes uint8 [n, h, w]."""
     kept = model.kept(levels) & movable
@@ -62,17 +58,14 @@ def improved_values(
     q = codes.astype(np.int16) - ZERO
     many = np.full(levels.shape, _MOST)
     resting = np.zeros(levels.shape, np.int32)
-    bit, wanted_bits = np.float32(0), 0.0
+    bit = np.float32(0)
     lower = higher = np.zeros(0, np.float32)
     for now in range(rounds):
-        if now % (_REPRICED if bits_share is None else _STEERED) == 0:
+        if now % _REPRICED == 0:
             lower, higher, bits = model.step_bits(_bytes(q), levels)
-            if not now:
-                error = searched.error(codes, levels)
-                bit = np.float32(SLOPE * (weights * error).sum() / max(bits, 1))
-                wanted_bits = bits * (bits_share or 0)
-            if wanted_bits:
-                bit *= np.float32((bits / wanted_bits) ** _STEERING)
+            bit = bit or np.float32(
+                SLOPE * (weights * searched.error(codes, levels)).sum() / max(bits, 1)
+            )
         gradient, error = searched.gradient(_bytes(q), levels)
         push = weights * gradient
         fall = np.where(kept & (q > -LARGEST), curvature - push + bit * lower, 0)
@@ -95,6 +88,13 @@ def improved_values(
         around = sums_around(weights * (searched.error(_bytes(q), levels) - error), "constant")
         vain = chosen & (around + spent >= 0)
         q[:, vain] -= moves[:, vain].astype(np.int16)
+        # Until bits are counted anew a value that moved may go back only: further on, its price
+        # is not known.
+        rose, fell = (made & ~vain & (moves == way) for way in (1, -1))
+        lower, higher = (
+            np.where(rose, -higher, np.where(fell, _UNKNOWN_BITS, lower)),
+            np.where(fell, -lower, np.where(rose, _UNKNOWN_BITS, higher)),
+        )
         resting[vain & (many == 1)] = now + _REST
         many[vain] = np.maximum(many[vain] // 2, 1)
     return _bytes(q)

@@ -14,8 +14,9 @@ from scripts.accelerator.targets import Opened, Target
 
 from cwic import bench
 from cwic.backends import Runner
-from cwic.bundle import Bundle
+from cwic.bundle import CONTEXT_FILE, Bundle
 from cwic.codec import Codec
+from cwic.entropy_model import ContextModel
 from cwic.errors import UsageError
 from cwic.image import pad_to_multiple
 from cwic.rate import levels_from_importance
@@ -104,6 +105,8 @@ def graph_times(opened: Opened, bundle: Bundle, picture: Bytes, repeats: int) ->
     image = pad_to_multiple(picture, bundle.stride)[None]
     codes, importance = runner.encode(image)
     levels = levels_from_importance(importance, _TIMED_SCALE, bundle.levels)
+    context = ContextModel.from_bytes(bundle.read(CONTEXT_FILE), bundle.n, bundle.levels)
+    codes = context.codes.sent(codes[0], levels[0])[None]
     calls: dict[str, tuple[Callable[[], object], dict[str, Bytes]]] = {
         "encoder": (lambda: runner.encode(image), {"image": image}),
         "decoder": (lambda: runner.decode(codes, levels), {"codes": codes, "levels": levels}),

@@ -70,13 +70,12 @@ def test_more_bytes_than_the_best_picture_takes(codec: cwic.Codec, detail: Bytes
     assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec)
 
 
-@pytest.mark.parametrize("psnr_db", [30, 36])
+@pytest.mark.parametrize("psnr_db", [36, 40])
 def test_a_psnr_is_reached_with_fewer_bytes(
     codec: cwic.Codec, detail: Bytes, psnr_db: float
 ) -> None:
     plain, better = (codec.encode(detail, psnr_db=psnr_db, effort=effort) for effort in (0, 8))
-    # Of a picture of 240 bytes a byte is worth 0.1 dB.
-    assert psnr_db <= _psnr_db(detail, better, codec) < psnr_db + (0.3 if psnr_db < 32 else 0.06)
+    assert psnr_db <= _psnr_db(detail, better, codec) < psnr_db + 0.15
     assert len(better) < len(plain)
 
 
@@ -107,19 +106,6 @@ def test_bits_are_weighed_against_the_error(
         found, _ = search.improved(codec.runner, model, sent, levels, detail, rounds=4)
         took.append(model.position_bits(found, levels).sum())
     assert took[2] < took[0] < took[1]
-
-
-def test_a_share_of_the_bits_is_held(
-    codec: cwic.Codec, detail: Bytes, start: tuple[Bytes, Bytes]
-) -> None:
-    sent, levels = start
-    model = codec.context.codes
-    before = model.position_bits(sent, levels).sum()
-    for share in (0.85, 0.95, 1.0):
-        found, _ = search.improved(
-            codec.runner, model, sent, levels, detail, rounds=12, bits_share=share
-        )
-        assert model.position_bits(found, levels).sum() == pytest.approx(share * before, rel=0.03)
 
 
 def test_more_rounds_bring_more_and_always_the_same(codec: cwic.Codec, detail: Bytes) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -19,6 +20,7 @@ from cwic_training.recipe import RATE_MODELS, VALUES_DEFAULTS, Recipe
 __all__ = ["train"]
 
 _DEFAULT = Recipe()
+_F = TypeVar("_F", bound=Callable[..., Any])
 _path = click.Path(path_type=Path)
 _train_glob = click.option("--train-glob", "--train_glob", required=True, help="Photographs.")
 _valid_glob = click.option("--valid-glob", "--valid_glob", required=True, help="Held-out pictures.")
@@ -27,7 +29,7 @@ _seed = click.option(
 )
 
 
-def _by_codes(option: str, **attributes: Any) -> Any:
+def _by_codes(option: str, **attributes: Any) -> Callable[[_F], _F]:
     """An option whose default depends on what kind of codes the model has."""
     name = option.removeprefix("--").replace("-", "_")
     of_signs = getattr(_DEFAULT, name)

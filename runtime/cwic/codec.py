@@ -151,7 +151,7 @@ class Codec:
                 :func:`cwic.roi.position_weights`.
             roi_background: weight 0..1 of what lies outside boxes.
             max_pixels: refuse larger pictures, as a decoder does by default: memory
-                grows with them, by about five bytes a pixel.
+                grows with them, by about ten bytes a pixel, five where codes are signs.
             metadata: whether to carry ICC profile, EXIF and XMP, or which: some of the names
                 icc, exif, xmp.
             progressive: put the codes in layers, so that a file that is cut anywhere gives the

@@ -33,7 +33,7 @@ from benchmarks import command, environment
 from benchmarks.stages import profile
 from cwic import rans
 from cwic.container import CHUNK_BYTES, Stream
-from cwic.errors import UsageError
+from cwic.errors import CwicError, UsageError
 from cwic.image import open_rgb
 from cwic.level_model import Intervals, level_context
 from cwic.scan import PASSES
@@ -294,7 +294,10 @@ def summary(result: Mapping[str, Any]) -> list[str]:
 @command.output
 def main(images: list[Path], model: Path | None, repeat: int, output: Path) -> None:
     """Measure, write JSON, print the figures."""
-    result = measure(images, model, repeat)
+    try:
+        result = measure(images, model, repeat)
+    except CwicError as exc:
+        raise click.ClickException(str(exc)) from exc
     command.write(output, result)
     for line in summary(result):
         click.echo(line)

@@ -112,6 +112,10 @@ def test_command(photo: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.M
     Image.fromarray(photo[180:308, 300:492]).save(tmp_path / "a.png")
     output = tmp_path / "coding.json"
     arguments = ["--images", str(tmp_path / "*.png"), "-o", str(output), "--repeat", "1"]
+    refused = CliRunner().invoke(coding.main, arguments, catch_exceptions=False)
+    assert refused.exit_code == 1
+    assert "take a model of signs, --model nano-signs" in refused.output
+    arguments += ["--model", "nano-signs"]
     done = CliRunner().invoke(coding.main, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     result = json.loads(output.read_text())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cwic import rans
 from cwic.container import Header, Sections, Stream
-from cwic.entropy_model import ContextModel, Decoded
+from cwic.entropy_model import Coded, ContextModel, Decoded
 from cwic.errors import StreamError, UsageError
 from cwic.tiles import Tile, tile_grid
 
@@ -23,7 +23,7 @@ __all__ = ["TILE", "Available", "MapCoder", "Written"]
 
 TILE = 128
 """Longest side of a tile in positions: 1024 pixels."""
-_SYMBOLS_PER_LANE = 16_384
+_BITS_PER_LANE = 16_384
 
 Bytes: TypeAlias = NDArray[np.uint8]
 _In = TypeVar("_In")
@@ -80,14 +80,20 @@ class MapCoder:
     def write(self, codes: Bytes, levels: Bytes, *, progressive: bool = False) -> Written:
         """Code codes, as decoder networks take them, and levels uint8 [h, w]."""
         grid = tile_grid(levels.shape[0], levels.shape[1], self.tile)
-        # From the largest tile, before any is modelled: only those at work are in memory.
-        lanes = _lanes(max(self._count(levels[tile.area]) for tile in grid))
 
-        def write(tile: Tile) -> tuple[Sections, float]:
+        def model(tile: Tile) -> Coded:
             rows, columns = tile.area
-            coded = self.context.encode(
+            return self.context.encode(
                 codes[:, rows, columns], levels[rows, columns], progressive=progressive
             )
+
+        # One tile says how many lanes all have, so that only the tiles at work are in memory.
+        largest = max(grid, key=lambda tile: self._count(levels[tile.area]))
+        modelled = model(largest)
+        lanes = _lanes(modelled.codes.bits)
+
+        def write(tile: Tile) -> tuple[Sections, float]:
+            coded = modelled if tile is largest else model(tile)
             sections = Sections(coded.levels.to_bytes(1), coded.codes.to_bytes(lanes))
             return sections, coded.codes.bits
 
@@ -184,7 +190,7 @@ def _jobs(stream: Stream) -> list[tuple[Tile, Sections]]:
     return list(zip(tile_grid(height, width, stream.header.tile), stream.tiles, strict=True))
 
 
-def _lanes(symbols: int) -> int:
-    """More lanes decode faster and cost about four bytes each: one per 16,384 symbols, up to 64."""
-    wanted = max(1, symbols // _SYMBOLS_PER_LANE)
+def _lanes(bits: float) -> int:
+    """More lanes decode faster and cost about four bytes each: one per 2 KiB, up to 64."""
+    wanted = max(1, int(bits) // _BITS_PER_LANE)
     return min(64, 1 << (wanted.bit_length() - 1))

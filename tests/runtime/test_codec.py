@@ -89,8 +89,8 @@ class Tiled:
         return is_shown(self.codec.context, codes)
 
 
-TILED_QUALITY = 90
-"""At which each of the four tiles has two chunks of codes."""
+TILED_QUALITY = {"signs": 90, "values": 94}
+"""By kind of codes, at which each of the four tiles has two chunks of codes."""
 
 
 @pytest.fixture(scope="session")
@@ -101,10 +101,12 @@ def tiled(either: Codec, photo: NDArray[np.uint8]) -> Tiled:
     mask = np.broadcast_to(columns, picture.shape[:2]).astype(np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(either.coder, "tile", 64)
-        data = either.encode(picture, quality=TILED_QUALITY, roi=mask)
+        data = either.encode(picture, quality=TILED_QUALITY[either.bundle.codes], roi=mask)
     codes, levels = either.read_codes(Stream.from_bytes(data))
     for tile in tile_grid(*levels.shape, 64):
         assert {0, either.bundle.levels // 2} <= set(levels[tile.area].reshape(-1).tolist())
+    sizes = [len(tile.codes) for tile in Stream.from_bytes(data).tiles]
+    assert 4096 + 200 < min(sizes) <= max(sizes) <= 8192
     return Tiled(either, picture, data, codes, levels)
 
 
@@ -196,7 +198,7 @@ def test_coder_and_threads_do_not_change_a_byte(
     mine = Codec(either.bundle, either.runner, threads)
     mine.coder.tile = 64
     size = tiled.picture.shape[1::-1]
-    scale = either.qualities.scale(TILED_QUALITY)
+    scale = either.qualities.scale(TILED_QUALITY[either.bundle.codes])
     assert mine.write_stream(tiled.codes, tiled.levels, *size, scale) == tiled.data
     codes, levels = mine.read_codes(tiled.stream)
     assert np.array_equal(codes, tiled.codes)
@@ -304,11 +306,19 @@ def test_load_refuses_what_is_no_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("symbols", "lanes"),
-    [(0, 1), (16_384, 1), (32_767, 1), (32_768, 2), (200_000, 8), (1 << 20, 64), (1 << 30, 64)],
+    ("bits", "lanes"),
+    [(0, 1), (16_384, 1), (32_767.9, 1), (32_768, 2), (2e5, 8), (1 << 20, 64), (1 << 30, 64)],
 )
-def test_lanes_grow_with_what_there_is_to_code(symbols: int, lanes: int) -> None:
-    assert _lanes(symbols) == lanes
+def test_lanes_grow_with_what_there_is_to_code(bits: float, lanes: int) -> None:
+    assert _lanes(bits) == lanes
+
+
+@pytest.mark.parametrize("quality", [5, 40, 95])
+def test_lanes_cost_little(either: Codec, photo: NDArray[np.uint8], quality: int) -> None:
+    """States take 5 bytes a lane: a quarter of a percent, or one lane."""
+    stream = Stream.from_bytes(either.encode(photo, quality=quality))
+    codes = len(stream.tiles[0].codes)
+    assert 5 <= rans.head_bytes(stream.header.lanes) <= max(5, codes / 400)
 
 
 def test_a_large_picture_has_tiles(codec: Codec, photo: NDArray[np.uint8]) -> None:

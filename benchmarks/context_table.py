@@ -27,8 +27,8 @@ from cwic.errors import TrainingError
 from cwic.rate import levels_from_importance
 from cwic.scan import PASSES
 from cwic_training.checkpoint import load_checkpoint
+from cwic_training.config import ModelConfig
 from cwic_training.entropy import _crops, _pictures, _tensors
-from cwic_training.model import ModelConfig
 from cwic_training.symbol_fit import SignFit
 
 __all__ = ["CONTEXTS", "measure"]

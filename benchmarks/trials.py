@@ -33,9 +33,9 @@ from benchmarks.trials_table import table
 from cwic.errors import CwicError, TrainingError
 from cwic_training import losses, ops, optim
 from cwic_training.checkpoint import load_checkpoint
+from cwic_training.config import PRESETS, ModelConfig
 from cwic_training.fit import fit
 from cwic_training.losses import variable_rate_loss
-from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 from cwic_training.task import CodecTask
 
@@ -48,7 +48,7 @@ class Trial:
 
     Attributes:
         recipe: fields of :class:`~cwic_training.recipe.Recipe`.
-        model: fields of :class:`~cwic_training.model.ModelConfig`.
+        model: fields of :class:`~cwic_training.config.ModelConfig`.
         pixels: how many times the pixels of a step; the steps are as many times fewer.
         callbacks: makes more callbacks of the trainer.
         patched: opened around the training.

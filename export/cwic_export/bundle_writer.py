@@ -23,7 +23,7 @@ from cwic_export.graphs import DecoderGraph, EncoderGraph
 from cwic_export.identity import entropy_arrays, model_id
 from cwic_export.macs import decoder_cost, encoder_cost
 from cwic_training.checkpoint import Checkpoint, load_checkpoint
-from cwic_training.model import STRIDE
+from cwic_training.config import STRIDE
 
 __all__ = ["export_bundle"]
 

@@ -27,7 +27,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from cwic.context import LARGEST_ACTIVATION, LOGITS, WEIGHT_GRID, CodeModel
+from cwic.context import LOGITS, CodeModel
+from cwic.exact_layers import LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.scan import NEIGHBOURS
 from cwic_export.onnx import IR_VERSION, OPSET, serialise
 

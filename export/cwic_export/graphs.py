@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from cwic_export.adjoint import with_adjoint
 from cwic_export.packing import packing_of
 from cwic_export.signature import Ports, decoder_ports, encoder_ports, gradient_ports
+from cwic_training.config import STRIDE
 from cwic_training.layers import Conv2d
-from cwic_training.model import STRIDE, CodecNetwork
+from cwic_training.model import CodecNetwork
 
 __all__ = ["DecoderGraph", "EncoderGraph", "GradientGraph", "Graph"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cwic_export.graphs import DecoderGraph, EncoderGraph
-from cwic_training.model import STRIDE
+from cwic_training.config import STRIDE
 
 __all__ = ["Cost", "decoder_cost", "encoder_cost"]
 

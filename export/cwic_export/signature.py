@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from cwic_training.model import STRIDE
+from cwic_training.config import STRIDE
 
 __all__ = [
     "Port",

@@ -41,34 +41,30 @@ bit after the other in float; here whole passes are predicted at once and in int
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic import rans
-from cwic.errors import BundleError, TruncatedError
+from cwic.errors import BundleError
+from cwic.exact_layers import ExactLayers, check_exact
 from cwic.known import CodeMap
 from cwic.layers import Step
 from cwic.level_model import IntervalPair
 from cwic.scan import KINDS, NEIGHBOURS
-from cwic.symbol_model import SymbolModel, array_of, check_exact
+from cwic.symbol_model import SymbolModel, array_of
 
-__all__ = ["ACTIVATION", "LARGEST_ACTIVATION", "LOGITS", "WEIGHT_GRID", "CodeModel"]
+__all__ = ["LOGITS", "CodeModel"]
 
-ACTIVATION = 32
-"""Steps of 1/32: activations, and the weights of the first layer, whose inputs are -1, 0, 1."""
-WEIGHT_GRID = 64
-"""Steps of 1/64: weights of the other layers."""
-LARGEST_ACTIVATION = 255
 LOGITS = 768
 """Entries of ``codes.p1``: logits from -12 in steps of 1/32."""
 _TYPICAL_BITS = 0.78
 
 
 class _Group:
-    """The float32 weights of one group, scaled so that no shift is left to do."""
+    """The weights of one group."""
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], g: int, size: int) -> None:
         def of(name: str) -> NDArray[np.float64]:
@@ -82,22 +78,12 @@ class _Group:
         # One by one: another implementation may add them in another order.
         parts = (np.abs(own).sum(1), np.abs(earlier).sum(0), np.abs(of("level")), np.abs(kind))
         first = sum(float(part.max(initial=0)) for part in parts)
-        half = WEIGHT_GRID // 2
-        sums = [first]
-        for name in ("middle", "last"):
-            bias = np.abs(of(f"{name}_bias")).max() + half
-            sums.append(LARGEST_ACTIVATION * np.abs(of(name)).sum(0).max() + bias)
-        check_exact(max(sums))
+        check_exact(first)
         none = np.zeros((1, *own.shape[1:]))  # the first pass knows no neighbours
         stacked = [np.concatenate([part, earlier]) for part in np.concatenate([own, none])]
         self.first = [part.astype(np.float32) for part in stacked]
         self.level = level.astype(np.float32)
-        self.middle, self.last = (
-            (of(k) / WEIGHT_GRID).astype(np.float32) for k in ("middle", "last")
-        )
-        self.middle_bias, self.last_bias = (
-            ((of(f"{k}_bias") + half) / WEIGHT_GRID).astype(np.float32) for k in ("middle", "last")
-        )
+        self.layers = ExactLayers(of)
 
     def logits(
         self, inputs: NDArray[np.float32], levels: NDArray[np.uint8], kinds: list[tuple[int, slice]]
@@ -109,24 +95,17 @@ class _Group:
             levels: of the positions.
             kinds: kind of pass, and which positions are of it.
         """
-        z = np.empty((len(inputs), self.middle.shape[0]), np.float32)
+        z = np.empty((len(inputs), self.layers.hidden), np.float32)
         for kind, part in kinds:
             np.matmul(inputs[part], self.first[kind], out=z[part])
             z[part] += self.level[kind].take(levels[part], axis=0)
-        np.clip(z, 0, LARGEST_ACTIVATION, out=z)
-        z = z @ self.middle
-        z += self.middle_bias
-        np.floor(z, out=z)
-        np.clip(z, 0, LARGEST_ACTIVATION, out=z)
-        z = z @ self.last
-        z += self.last_bias
-        np.floor(z, out=z)
+        z = self.layers(z)
         np.clip(z, -LOGITS // 2, LOGITS // 2 - 1, out=z)
         z += LOGITS // 2
         return z.astype(np.intp)
 
 
-class CodeModel(SymbolModel[CodeMap]):
+class CodeModel(SymbolModel[CodeMap, NDArray[np.uint16]]):
     """The network, and how the codes of a map are coded with it.
 
     Codes are bits, eight a byte: channel k is bit ``7 - k % 8`` of byte ``k // 8``.
@@ -221,29 +200,19 @@ class CodeModel(SymbolModel[CodeMap]):
         index = self._groups[g].logits(known.inputs(g, kept), flat[positions], kinds)
         return positions, own_bits, self.p1[index], self.size * np.cumsum(sizes)[:-1]
 
-    def decode_step(
-        self, known: CodeMap, step: Step, decoder: rans.Decoder, levels: NDArray[np.uint8]
-    ) -> Iterator[NDArray[np.intp]]:
-        g, having = step
-        order, flat = known.order, levels.reshape(-1)
-        chosen, kinds, _ = order.chosen(having[flat])
-        for kind, part in kinds:
-            kept = chosen[part]
-            positions = order.positions[kept]
-            index = self._groups[g].logits(
-                known.inputs(g, kept), flat[positions], [(kind, slice(None))]
-            )
-            p1 = self.p1[index].reshape(-1)
-            try:
-                bits = decoder.decode_bits(p1)
-            except TruncatedError:
-                bits = decoder.decode_available_bits(p1)
-                whole = len(bits) // self.size
-                known.fill(g, positions[:whole], bits[: whole * self.size].reshape(-1, self.size))
-                yield positions[:whole]
-                raise
-            known.fill(g, positions, bits.reshape(-1, self.size))
-            yield positions
+    def predicted_pass(
+        self, known: CodeMap, g: int, kept: NDArray[np.intp], levels: NDArray[np.uint8], kind: int
+    ) -> NDArray[np.uint16]:
+        """Probabilities of a 1 in 1/65536."""
+        inputs = known.inputs(g, kept)
+        index = self._groups[g].logits(inputs, levels, [(kind, slice(None))])
+        return self.p1[index].reshape(-1)
+
+    def decode_pass(self, decoder: rans.Decoder, p1: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        return decoder.decode_bits(p1)
+
+    def decode_available(self, decoder: rans.Decoder, p1: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        return decoder.decode_available_bits(p1)
 
 
 def _check(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:

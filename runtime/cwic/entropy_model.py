@@ -75,7 +75,7 @@ class ContextModel:
             :mod:`cwic.level_model` and the model of the codes say.
     """
 
-    codes: SymbolModel[Any]
+    codes: SymbolModel[Any, Any]
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:
         if "levels.frequencies" not in tensors:

@@ -32,7 +32,7 @@ __all__ = ["improved"]
 
 def improved(
     runner: Runner,
-    model: SymbolModel[Any],
+    model: SymbolModel[Any, Any],
     codes: NDArray[np.uint8],
     levels: NDArray[np.uint8],
     image: NDArray[np.uint8],

@@ -10,26 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic import rans
-from cwic.errors import BundleError
+from cwic.errors import BundleError, TruncatedError
+from cwic.known import Geometry
 from cwic.layers import Step
 from cwic.level_model import IntervalPair, Intervals
 
-__all__ = ["KnownMap", "SymbolModel", "array_of", "check_exact"]
-
-_EXACT = 1 << 24
+__all__ = ["KnownMap", "SymbolModel", "array_of"]
 
 
 class KnownMap(Protocol):
     """The codes of a map that are known so far."""
+
+    order: Geometry
+
+    def fill(self, g: int, positions: NDArray[np.intp], symbols: NDArray[Any], /) -> None:
+        """Make symbols of group g known, [positions, c]."""
 
     def codes(self) -> NDArray[np.uint8]:
         """As a decoder network takes them, uint8 [channels, h, w]; 0 where nothing is known."""
 
 
 _Known = TypeVar("_Known", bound=KnownMap)
+_Predicted = TypeVar("_Predicted")
 
 
-class SymbolModel(ABC, Generic[_Known]):
+class SymbolModel(ABC, Generic[_Known, _Predicted]):
     """Codes of a map to symbols and back, group after group.
 
     A position has the first groups, as many as its level says.
@@ -90,6 +95,31 @@ class SymbolModel(ABC, Generic[_Known]):
         """
 
     @abstractmethod
+    def predicted_pass(
+        self, known: _Known, g: int, kept: NDArray[np.intp], levels: NDArray[np.uint8], kind: int
+    ) -> _Predicted:
+        """What symbols of one pass are decoded with.
+
+        Args:
+            known: the map so far.
+            g: group.
+            kept: positions of the pass, as indices into the order of coding.
+            levels: of these.
+            kind: of the pass.
+        """
+
+    @abstractmethod
+    def decode_pass(self, decoder: rans.Decoder, predicted: _Predicted) -> NDArray[Any]:
+        """Symbols of a pass, [positions c].
+
+        Raises:
+            TruncatedError: the data ends before; the decoder stands where it stood.
+        """
+
+    @abstractmethod
+    def decode_available(self, decoder: rans.Decoder, predicted: _Predicted) -> NDArray[Any]:
+        """The first symbols of a pass whose data ends early."""
+
     def decode_step(
         self, known: _Known, step: Step, decoder: rans.Decoder, levels: NDArray[np.uint8]
     ) -> Iterator[NDArray[np.intp]]:
@@ -98,6 +128,23 @@ class SymbolModel(ABC, Generic[_Known]):
         Raises:
             TruncatedError: the data ends too early; positions that it reaches were yielded.
         """
+        g, having = step
+        size, order, flat = self.sizes[g], known.order, levels.reshape(-1)
+        chosen, kinds, _ = order.chosen(having[flat])
+        for kind, part in kinds:
+            kept = chosen[part]
+            positions = order.positions[kept]
+            predicted = self.predicted_pass(known, g, kept, flat[positions], kind)
+            try:
+                symbols = self.decode_pass(decoder, predicted)
+            except TruncatedError:
+                symbols = self.decode_available(decoder, predicted)
+                whole = len(symbols) // size
+                known.fill(g, positions[:whole], symbols[: whole * size].reshape(-1, size))
+                yield positions[:whole]
+                raise
+            known.fill(g, positions, symbols.reshape(-1, size))
+            yield positions
 
     @abstractmethod
     def position_bits(
@@ -160,16 +207,3 @@ def array_of(
     if (array.dtype.name, array.shape) != (dtype, shape):
         raise BundleError(f"{name} does not fit the model; export the model again")
     return array
-
-
-def check_exact(largest: float) -> None:
-    """Whole numbers below 2^24 are exact in float32, and so are their sums.
-
-    Raises:
-        BundleError: a sum can be ``largest``, which is none.
-    """
-    if largest >= _EXACT:
-        raise BundleError(
-            f"a sum of the entropy model can reach {largest:.0f}, more than float32 holds "
-            "exactly; train the entropy model again"
-        )

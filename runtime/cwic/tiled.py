@@ -91,7 +91,7 @@ def decode(
 
 def search(
     runner: Runner,
-    model: SymbolModel[Any],
+    model: SymbolModel[Any, Any],
     codes: NDArray[np.uint8],
     levels: NDArray[np.uint8],
     read: Read,

@@ -6,8 +6,8 @@ it chooses, at once; then come, a byte each, those that no symbol of a table sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from cwic.symbol_model import SymbolModel
 from cwic.value_network import ESCAPE, REACH, GroupNetwork, check_tensors
 
 __all__ = ["ValueModel"]
+
+_Distributions: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 class ValueMap:
@@ -68,7 +70,7 @@ class ValueMap:
         return np.ascontiguousarray(values.T.view(np.uint8) ^ ZERO).reshape(-1, *self.shape)
 
 
-class ValueModel(SymbolModel[ValueMap]):
+class ValueModel(SymbolModel[ValueMap, _Distributions]):
     """The network, and how the values of a map are coded with it.
 
     Args:
@@ -212,36 +214,16 @@ class ValueModel(SymbolModel[ValueMap]):
         rows, centre = self._groups[g].predicted(inputs, numbers, flat[positions], kinds)
         return positions, own, rows, centre, np.cumsum(sizes)[:-1].tolist()
 
-    def decode_step(
-        self, known: ValueMap, step: Step, decoder: rans.Decoder, levels: NDArray[np.uint8]
-    ) -> Iterator[NDArray[np.intp]]:
-        g, having = step
-        order, flat = known.order, levels.reshape(-1)
-        chosen, kinds, _ = order.chosen(having[flat])
-        for kind, part in kinds:
-            kept = chosen[part]
-            positions = order.positions[kept]
-            inputs, numbers = known.inputs(g, kept)
-            rows, centre = self._groups[g].predicted(
-                inputs, numbers, flat[positions], [(kind, slice(None))]
-            )
-            flat_rows, flat_centre = rows.reshape(-1), centre.reshape(-1)
-            try:
-                values = self._decoded(decoder, flat_rows, flat_centre)
-            except TruncatedError:
-                values = self._available(decoder, flat_rows, flat_centre)
-                whole = len(values) // self.sizes[g]
-                values = values[: whole * self.sizes[g]]
-                known.fill(g, positions[:whole], values.reshape(-1, self.sizes[g]))
-                yield positions[:whole]
-                raise
-            known.fill(g, positions, values.reshape(-1, self.sizes[g]))
-            yield positions
+    def predicted_pass(
+        self, known: ValueMap, g: int, kept: NDArray[np.intp], levels: NDArray[np.uint8], kind: int
+    ) -> _Distributions:
+        """Rows of the tables, and centres."""
+        inputs, numbers = known.inputs(g, kept)
+        rows, centre = self._groups[g].predicted(inputs, numbers, levels, [(kind, slice(None))])
+        return rows.reshape(-1), centre.reshape(-1)
 
-    def _decoded(
-        self, decoder: rans.Decoder, rows: NDArray[np.int32], centre: NDArray[np.int32]
-    ) -> NDArray[np.int8]:
-        """A pass of values. If it ends too early the decoder stands where it stood before."""
+    def decode_pass(self, decoder: rans.Decoder, predicted: _Distributions) -> NDArray[np.int8]:
+        rows, centre = predicted
         start = decoder.state
         symbol = decoder.decode_symbols(self._tables, rows)
         values = centre + symbol - REACH
@@ -255,14 +237,14 @@ class ValueModel(SymbolModel[ValueMap]):
             values[others] = plain.astype(np.int32) - ZERO
         return _limited(values)
 
-    def _available(
-        self, decoder: rans.Decoder, rows: NDArray[np.int32], centre: NDArray[np.int32]
+    def decode_available(
+        self, decoder: rans.Decoder, predicted: _Distributions
     ) -> NDArray[np.int8]:
-        """The first values of a pass, up to one that is told behind the pass."""
+        """Up to one that is told behind the pass."""
+        rows, centre = predicted
         symbol = decoder.decode_available_symbols(self._tables, rows)
         told = int(np.argmax(np.append(symbol, ESCAPE) == ESCAPE))
-        values = centre[:told] + symbol[:told] - REACH
-        return _limited(values)
+        return _limited(centre[:told] + symbol[:told] - REACH)
 
 
 def _limited(values: NDArray[np.int32]) -> NDArray[np.int8]:

@@ -57,11 +57,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.context import LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.errors import BundleError
+from cwic.exact_layers import ExactLayers, check_exact
 from cwic.quantiser import LARGEST, LARGEST_STEP, SMALLEST_STEP
 from cwic.scan import KINDS, NEIGHBOURS
-from cwic.symbol_model import array_of, check_exact
+from cwic.symbol_model import array_of
 
 __all__ = [
     "ESCAPE",
@@ -96,7 +96,7 @@ def scale_of(place: Any) -> Any:
 
 
 class GroupNetwork:
-    """The float32 weights of one group, scaled so that no shift is left to do."""
+    """The weights of one group."""
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], g: int, size: int) -> None:
         def of(name: str) -> NDArray[np.float64]:
@@ -106,27 +106,17 @@ class GroupNetwork:
         self.size = size
         own, earlier = of("own"), of("earlier")
         level = of("level")[None] + of("kind")[:, None]
-        half = WEIGHT_GRID // 2
         most = float(tensors["values.features"].max())
-        bounds = [
+        check_exact(
             most * (np.abs(own).sum(1).max(initial=0) + np.abs(earlier).sum(0).max(initial=0))
             + _LEVEL_GRID * (np.abs(of("level")).max() + np.abs(of("kind")).max() + 1)
-        ]
-        for name in ("middle", "last"):
-            bias = np.abs(of(f"{name}_bias")).max() + half
-            bounds.append(LARGEST_ACTIVATION * np.abs(of(name)).sum(0).max() + bias)
-        # Then 8 m stays below 2^20, whatever ``line`` holds.
-        check_exact(max(bounds))
+        )
         none = np.zeros((1, *own.shape[1:]))  # the first pass knows no neighbours
         stacked = [np.concatenate([part, earlier]) for part in np.concatenate([own, none])]
         self.first_weights = [(part / _LEVEL_GRID).astype(np.float32) for part in stacked]
         self.level = (level + 0.5).astype(np.float32)
-        self.middle, self.last = (
-            (of(k) / WEIGHT_GRID).astype(np.float32) for k in ("middle", "last")
-        )
-        self.middle_bias, self.last_bias = (
-            ((of(f"{k}_bias") + half) / WEIGHT_GRID).astype(np.float32) for k in ("middle", "last")
-        )
+        # 8 m stays below 2^20 then, whatever ``line`` holds.
+        self.layers = ExactLayers(of)
         none = np.zeros((1, NEIGHBOURS, size))
         self.line = np.concatenate([of("line"), none]).astype(np.float32)
 
@@ -145,18 +135,13 @@ class GroupNetwork:
             levels: of the positions.
             kinds: kind of pass, and which positions are of it.
         """
-        z = np.empty((len(inputs), self.middle.shape[0]), np.float32)
+        z = np.empty((len(inputs), self.layers.hidden), np.float32)
         line = np.empty((len(inputs), self.size), np.float32)
         for kind, part in kinds:
             np.matmul(inputs[part], self.first_weights[kind], out=z[part])
             z[part] += self.level[kind].take(levels[part], axis=0)
             np.einsum("ptc,tc->pc", numbers[part], self.line[kind], out=line[part], casting="safe")
-        for weights, bias in ((self.middle, self.middle_bias), (self.last, self.last_bias)):
-            np.floor(z, out=z)
-            np.clip(z, 0, LARGEST_ACTIVATION, out=z)
-            z = z @ weights
-            z += bias
-        np.floor(z, out=z)
+        z = self.layers(z)
         line += 2 * z[:, : self.size] + 4
         mean = line.astype(np.int32) >> 3
         place = z[:, self.size :].astype(np.int32) + 2 >> 2

@@ -10,7 +10,8 @@ from PIL import Image
 
 from cwic.errors import TrainingError
 from cwic_training.checkpoint import Checkpoint, save_checkpoint
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.config import ModelConfig
+from cwic_training.model import CodecNetwork
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from cwic.errors import TrainingError
 from cwic_training import ops, optim
-from cwic_training.model import PRESETS
+from cwic_training.config import PRESETS
 from cwic_training.recipe import Recipe
 
 PHOTOS = str(Path(__file__).parents[2] / "assets" / "kodim*.png")

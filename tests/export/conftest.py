@@ -22,7 +22,8 @@ from cwic.scan import KINDS, NEIGHBOURS
 from cwic_export.bundle_writer import export_bundle
 from cwic_export.formats import DEFAULT_FORMATS
 from cwic_training.checkpoint import Checkpoint, save_checkpoint
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.config import ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.symbol_fit import ValueFit
 
 ASSETS = Path(__file__).parents[2] / "assets"

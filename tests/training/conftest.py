@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cwic_training.config import ModelConfig
 from cwic_training.fit import FitResult, fit
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.recipe import Recipe
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"

@@ -22,7 +22,8 @@ from cwic_training.checkpoint import (
     resumed_config,
     save_checkpoint,
 )
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.config import ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.recipe import Recipe
 
 

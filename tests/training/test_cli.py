@@ -16,8 +16,8 @@ from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, CwicError, TrainingError
 from cwic_training import cli
 from cwic_training.checkpoint import load_checkpoint
+from cwic_training.config import PRESETS, ModelConfig
 from cwic_training.fit import FitResult
-from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 
 

@@ -17,8 +17,9 @@ from cwic.layers import STAGES
 from cwic.level_model import Intervals, level_contexts
 from cwic.scan import PASSES
 from cwic_training import losses, ops
+from cwic_training.config import ModelConfig
 from cwic_training.context_net import ContextNet
-from cwic_training.model import Coded, ModelConfig
+from cwic_training.model import Coded
 from cwic_training.pass_tensors import pass_tensors
 from cwic_training.recipe import Recipe
 from cwic_training.symbol_fit import sigmoid_table

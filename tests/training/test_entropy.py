@@ -19,10 +19,11 @@ from cwic.level_model import LevelModel, level_contexts
 from cwic.rate import levels_from_importance
 from cwic_training import entropy
 from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cwic_training.config import ModelConfig
 from cwic_training.entropy import EntropyReport, fit_entropy_model
 from cwic_training.fit import FitResult
 from cwic_training.level_table import frequencies, level_table
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.recipe import Recipe
 from cwic_training.symbol_fit import SignFit, ValueFit, sigmoid_table
 

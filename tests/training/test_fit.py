@@ -15,9 +15,9 @@ from tests.training.runs import FAST, Train, events, same, validation_losses
 
 from cwic.errors import CheckpointError, CwicError, TrainingError
 from cwic_training.checkpoint import load_checkpoint
+from cwic_training.config import PRESETS, ModelConfig
 from cwic_training.context_net import ContextNet
 from cwic_training.fit import FitResult
-from cwic_training.model import PRESETS, ModelConfig
 from cwic_training.task import VALIDATION_SCALES
 
 

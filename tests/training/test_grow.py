@@ -11,8 +11,9 @@ from tests.training.conftest import VALUES
 
 from cwic.errors import CheckpointError
 from cwic_training.checkpoint import Checkpoint
+from cwic_training.config import ModelConfig
 from cwic_training.grow import grown
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork
 
 
 def _checkpoint(config: ModelConfig) -> Checkpoint:

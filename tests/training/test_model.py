@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cwic.errors import CheckpointError
+from cwic_training.config import PRESETS, STRIDE, ModelConfig
 from cwic_training.layers import Conv2d, MixBlock, ResidualBlock
-from cwic_training.model import PRESETS, STRIDE, CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork
 
 CONFIGS = {
     "tiny": ModelConfig(n=16, levels=8, width=32, hidden=32, encoder_blocks=1, decoder_blocks=1),

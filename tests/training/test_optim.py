@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cwic_training.model import PRESETS, CodecNetwork, ModelConfig
+from cwic_training.config import PRESETS, ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.optim import MuonAdam, split_parameters, warmup_stable_decay
 
 

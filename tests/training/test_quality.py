@@ -13,7 +13,8 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from cwic.rate import QualityScale
 from cwic_training.checkpoint import load_checkpoint
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.config import ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.ops import importance_mask
 from cwic_training.quality import KNOTS, LOWEST_MS_SSIM, quality_scales
 from cwic_training.quality import _ms_ssim as ms_ssim

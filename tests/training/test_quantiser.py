@@ -14,8 +14,9 @@ from tests.training.conftest import VALUES
 from torch import Tensor
 
 from cwic.errors import CheckpointError
+from cwic_training.config import PRESETS
 from cwic_training.dct import dct_basis, deviations
-from cwic_training.model import PRESETS, CodecNetwork
+from cwic_training.model import CodecNetwork
 from cwic_training.quantiser import Quantiser
 
 N, LEVELS = 16, 8

@@ -19,8 +19,9 @@ from tests.training.runs import FAST, Train, same, validation_losses
 
 from cwic.errors import CheckpointError, TrainingError
 from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cwic_training.config import ModelConfig
 from cwic_training.fit import FitResult
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.task import CodecTask
 
 

@@ -10,8 +10,9 @@ from cwic.context import CodeModel
 from cwic.errors import TrainingError
 from cwic.value_model import ValueModel
 from cwic.value_network import MEANS, REACH, SCALES, SYMBOLS, scale_of
+from cwic_training.config import ModelConfig
 from cwic_training.fixed_point import fixed_point_bytes
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.symbol_fit import (
     SignFit,
     SymbolFit,

@@ -19,7 +19,8 @@ from torch import Tensor
 from cwic.errors import TrainingError
 from cwic_training import losses
 from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.config import ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.recipe import Recipe
 from cwic_training.task import VALUES_VALIDATION_SCALES, CodecTask
 from cwic_training.value_net import ValueNet, interval_bits

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from cwic.errors import CheckpointError, TrainingError, UsageError
 from cwic.files import replacing
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.config import ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.recipe import Recipe
 
 __all__ = [

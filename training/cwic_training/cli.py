@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from cwic_training.checkpoint import load_checkpoint, save_checkpoint
+from cwic_training.config import DEFAULT_PRESETS, PRESETS
 from cwic_training.data import find_pictures
 from cwic_training.entropy import fit_entropy_model
 from cwic_training.fit import fit
-from cwic_training.model import DEFAULT_PRESETS, PRESETS
 from cwic_training.options import fit_arguments, recipe_from
 from cwic_training.recipe import RATE_MODELS, VALUES_DEFAULTS, Recipe
 
@@ -29,56 +29,59 @@ _seed = click.option(
 )
 
 
-def _by_codes(option: str, **attributes: Any) -> Callable[[_F], _F]:
+def _by_codes(option: str, stage: str = "importance", **attributes: Any) -> Callable[[_F], _F]:
     """An option whose default depends on what kind of codes the model has."""
     name = option.removeprefix("--").replace("-", "_")
     of_signs = getattr(_DEFAULT, name)
-    shown = f"{VALUES_DEFAULTS[name]}; for models of signs {of_signs}"
+    shown = str(of_signs)
+    if stage == "importance":
+        shown = f"{VALUES_DEFAULTS[name]}; for models of signs {of_signs}"
     attributes = {"type": type(of_signs), **attributes}
     return click.option(option, show_default=shown, **attributes)
 
 
-def _options(command: Any) -> Any:
-    """Options that `main` and `importance` share."""
-    for option in reversed(
-        [
-            _train_glob,
-            _valid_glob,
-            click.option("-o", "--out", "folder", type=_path, required=True, help="Run folder."),
-            click.option(
-                "--model",
-                "--preset",
-                "model",
-                type=click.Choice(sorted(PRESETS)),
-                help="Default: that of --init or --resume, else "
-                + ", ".join(f"{name} (stage {stage})" for stage, name in DEFAULT_PRESETS.items())
-                + ".",
-            ),
-            click.option("--init", "initial", type=_path, help="Start from these weights."),
-            click.option("--resume", type=_path, help="Continue a run: its last.ckpt."),
-            click.option("--steps", default=_DEFAULT.steps, show_default=True),
-            click.option("--cooldown", default=_DEFAULT.cooldown, show_default=True),
-            _by_codes("--batch", help="Crops per step."),
-            _by_codes("--crop", help="Side in pixels."),
-            _by_codes("--muon-lr"),
-            _by_codes("--adam-lr"),
-            _seed,
-            click.option(
-                "--precision",
-                type=click.Choice(["bf16-mixed", "32-true"]),
-                default=_DEFAULT.precision,
-                show_default=True,
-            ),
-            click.option("--validate-every", default=_DEFAULT.validate_every, show_default=True),
-            click.option("--save-minutes", default=5.0, show_default=True),
-            click.option("--workers", default=0, show_default=True, help="Loader processes."),
-            click.option("--memory-gb", type=float, help="Budget for decoded pictures."),
-            click.option("--accelerator", default="auto", show_default=True),
-            click.option("--progress/--no-progress", default=True),
-        ]
-    ):
-        command = option(command)
-    return command
+def _options(stage: str) -> Callable[[_F], _F]:
+    """Options that `main` and `importance` share, with the defaults of that stage."""
+    options: list[Callable[[_F], _F]] = [
+        _train_glob,
+        _valid_glob,
+        click.option("-o", "--out", "folder", type=_path, required=True, help="Run folder."),
+        click.option(
+            "--model",
+            "--preset",
+            "model",
+            type=click.Choice(sorted(PRESETS)),
+            help=f"Default: that of --init or --resume, else {DEFAULT_PRESETS[stage]}.",
+        ),
+        click.option("--init", "initial", type=_path, help="Start from these weights."),
+        click.option("--resume", type=_path, help="Continue a run: its last.ckpt."),
+        click.option("--steps", default=_DEFAULT.steps, show_default=True),
+        click.option("--cooldown", default=_DEFAULT.cooldown, show_default=True),
+        _by_codes("--batch", stage, help="Crops per step."),
+        _by_codes("--crop", stage, help="Side in pixels."),
+        _by_codes("--muon-lr", stage),
+        _by_codes("--adam-lr", stage),
+        _seed,
+        click.option(
+            "--precision",
+            type=click.Choice(["bf16-mixed", "32-true"]),
+            default=_DEFAULT.precision,
+            show_default=True,
+        ),
+        click.option("--validate-every", default=_DEFAULT.validate_every, show_default=True),
+        click.option("--save-minutes", default=5.0, show_default=True),
+        click.option("--workers", default=0, show_default=True, help="Loader processes."),
+        click.option("--memory-gb", type=float, help="Budget for decoded pictures."),
+        click.option("--accelerator", default="auto", show_default=True),
+        click.option("--progress/--no-progress", default=True),
+    ]
+
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.group()
@@ -87,14 +90,14 @@ def train() -> None:
 
 
 @train.command("main")
-@_options
+@_options("main")
 def main_stage(**options: Any) -> None:
     """Encoder and decoder with every code kept."""
     _run("main", options)
 
 
 @train.command("importance")
-@_options
+@_options("importance")
 @_by_codes("--rate-weight")
 @_by_codes(
     "--rate-model",

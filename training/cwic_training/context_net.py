@@ -28,11 +28,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.exact_layers import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.layers import STAGES, layer_of, prefixes, stage_of, stand_ins
 from cwic.scan import KINDS, NEIGHBOURS
+from cwic_training.config import ModelConfig
 from cwic_training.grids import on_grid, whole
-from cwic_training.model import ModelConfig
 from cwic_training.pass_tensors import pass_tensors
 
 __all__ = ["ContextNet"]

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, Sampler
 
 from cwic.errors import CwicError, TrainingError
 from cwic.image import open_rgb
-from cwic_training.model import STRIDE
+from cwic_training.config import STRIDE
 
 __all__ = ["CropSampler", "RandomCrops", "ValidationPictures", "find_pictures", "open_centre"]
 

@@ -23,9 +23,10 @@ from cwic.errors import CheckpointError, TrainingError
 from cwic.rate import levels_from_importance
 from cwic.targets import refined
 from cwic_training.checkpoint import Checkpoint
+from cwic_training.config import STRIDE
 from cwic_training.data import open_centre
 from cwic_training.level_table import level_table
-from cwic_training.model import STRIDE, CodecNetwork
+from cwic_training.model import CodecNetwork
 from cwic_training.quality import quality_scales
 from cwic_training.recipe import Recipe
 from cwic_training.symbol_fit import SignFit, SymbolFit, ValueFit

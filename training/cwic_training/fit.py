@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader
 
 from cwic.errors import CheckpointError, TrainingError
 from cwic_training.checkpoint import CheckpointWriter, check_resumable, load_checkpoint
+from cwic_training.config import DEFAULT_PRESETS, PRESETS, ModelConfig
 from cwic_training.data import CropSampler, RandomCrops, ValidationPictures, find_pictures
 from cwic_training.grow import grown
-from cwic_training.model import DEFAULT_PRESETS, PRESETS, ModelConfig
 from cwic_training.recipe import Recipe
 from cwic_training.task import CodecTask
 
@@ -63,7 +63,7 @@ def fit(
 
     Args:
         config: shape of the network; None takes that of ``initial`` or ``resume``, else that
-            of :data:`~cwic_training.model.DEFAULT_PRESETS` for the stage.
+            of :data:`~cwic_training.config.DEFAULT_PRESETS` for the stage.
             With ``initial`` it may be a larger one, see :mod:`cwic_training.grow`.
         recipe: hyperparameters.
         train_glob, valid_glob: photographs, see :func:`cwic_training.data.find_pictures`.

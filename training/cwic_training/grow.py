@@ -10,7 +10,8 @@ from typing import Any
 
 from cwic.errors import CheckpointError
 from cwic_training.checkpoint import Checkpoint
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.config import ModelConfig
+from cwic_training.model import CodecNetwork
 
 __all__ = ["grown"]
 

@@ -6,7 +6,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from cwic_training.model import STRIDE
+from cwic_training.config import STRIDE
 
 __all__ = [
     "MS_SSIM_SMALLEST_PX",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cwic_training.checkpoint import load_checkpoint, resumed_config
-from cwic_training.model import DEFAULT_PRESETS, PRESETS
+from cwic_training.config import DEFAULT_PRESETS, PRESETS
 from cwic_training.recipe import Recipe
 
 __all__ = ["fit_arguments", "recipe_from"]

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cwic.errors import TrainingError
+from cwic_training.config import STRIDE
 from cwic_training.losses import MS_SSIM_SMALLEST_PX
-from cwic_training.model import STRIDE
 
 __all__ = ["RATE_MODELS", "VALUES_DEFAULTS", "Recipe"]
 

@@ -15,9 +15,10 @@ from cwic.context import LOGITS
 from cwic.errors import TrainingError
 from cwic.quantiser import LARGEST, ZERO, Quantiser
 from cwic.value_network import FEATURE, MEANS, REACH, SCALES, scale_of
+from cwic_training.config import ModelConfig
 from cwic_training.context_net import ContextNet
 from cwic_training.fixed_point import fixed_point_bytes
-from cwic_training.model import CodecNetwork, ModelConfig
+from cwic_training.model import CodecNetwork
 from cwic_training.value_context import ValueContext
 
 __all__ = ["SignFit", "SymbolFit", "ValueFit"]

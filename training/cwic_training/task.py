@@ -12,8 +12,9 @@ from torch import Tensor
 from cwic.errors import TrainingError
 from cwic_training import losses
 from cwic_training.checkpoint import Checkpoint
+from cwic_training.config import ModelConfig
 from cwic_training.context_net import ContextNet
-from cwic_training.model import CodecNetwork, Coded, ModelConfig
+from cwic_training.model import CodecNetwork, Coded
 from cwic_training.optim import CONTEXT_RATE, MuonAdam, split_parameters, warmup_stable_decay
 from cwic_training.recipe import Recipe
 from cwic_training.value_net import ValueNet

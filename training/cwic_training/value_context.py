@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cwic.context import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.exact_layers import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
 from cwic.scan import KINDS, NEIGHBOURS
 from cwic.value_network import FEATURE, MEANS, SCALES, scale_of
 from cwic_training.grids import on_grid, whole

@@ -78,7 +78,7 @@ class Job:
             self._onnx[key] = to_model(self.graph(role, dtype=dtype))
         return self._onnx[key]
 
-    def symbol_model(self) -> SymbolModel[Any]:
+    def symbol_model(self) -> SymbolModel[Any, Any]:
         """The frozen model of the codes."""
         data = self.bundle.read(CONTEXT_FILE)
         return ContextModel.from_bytes(data, self.bundle.n, self.bundle.levels).codes

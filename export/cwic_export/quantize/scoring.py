@@ -87,7 +87,7 @@ class Scorer:
         self,
         encoder: Session,
         decoder: Session,
-        model: SymbolModel[Any],
+        model: SymbolModel[Any, Any],
         pictures: Sequence[Bytes],
     ) -> None:
         self._decoder, self._model, self._levels = decoder, model, model.levels

@@ -103,7 +103,7 @@ class Picture:
         return views
 
     @property
-    def _model(self) -> SymbolModel[Any]:
+    def _model(self) -> SymbolModel[Any, Any]:
         return self.codec.context.codes
 
     def all_symbols(self, codes: Bytes) -> NDArray[Any]:

@@ -188,10 +188,14 @@ def test_help_shows_both_defaults(option: str, default: str) -> None:
     assert shown.strip("()") == default
 
 
-@pytest.mark.parametrize("stage", ["main", "importance"])
-def test_help_names_the_default_models(stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "model", "batch"),
+    [("main", "nano-signs", "(16)"), ("importance", "nano", "(4; for models of signs 16)")],
+)
+def test_help_names_the_defaults_of_the_stage(stage: str, model: str, batch: str) -> None:
     words = " ".join(invoke(stage, "--help").output.split())
-    assert "else nano-signs (stage main), nano (stage importance)." in words
+    assert f"else {model}." in words
+    assert f"Crops per step. [default: {batch}]" in words
 
 
 @pytest.mark.parametrize(

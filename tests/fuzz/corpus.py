@@ -1,7 +1,7 @@
 """Writes the seed corpora of both harnesses: ``python -m tests.fuzz.corpus FOLDER``.
 
 ``FOLDER/streams`` are inputs of ``fuzz_stream.py``: the golden streams, valid streams of the
-tiny model, and the same cut and made odd. ``FOLDER/rans`` are inputs of ``fuzz_rans.c``. Both
+tiny models, and the same cut and made odd. ``FOLDER/rans`` are inputs of ``fuzz_rans.c``. Both
 are the same on every run and machine.
 """
 
@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cwic import rans
+from cwic.codec import Codec
 
 from .framing import Frame, number
-from .tiny import coded, drawn, tiny_codec
+from .tiny import coded, drawn, tiny_codecs
 
 __all__ = ["main", "rans_inputs", "streams"]
 
@@ -38,17 +39,24 @@ def streams() -> dict[str, bytes]:
             "".join(line.partition("#")[0] for line in text.split("\n"))
         )
     with tempfile.TemporaryDirectory() as folder:
-        codec = tiny_codec(Path(folder))
-        frames = {
-            f"{rows}x{columns}-tile{tile}-lanes{lanes}": coded(
-                codec, *drawn(codec, rows, columns, seed), tile=tile, lanes=lanes
-            )
-            for seed, (rows, columns, tile, lanes) in enumerate(_SHAPES)
-        }
-        frames["progressive"] = coded(
-            codec, *drawn(codec, 17, 33, len(_SHAPES)), tile=16, lanes=2, progressive=True
+        codecs = tiny_codecs(Path(folder))
+        for kind, codec in codecs.items():
+            found |= {f"{kind}-{name}": data for name, data in _of(codec).items()}
+    return found
+
+
+def _of(codec: Codec) -> dict[str, bytes]:
+    """Streams of one model, and the same cut and made odd."""
+    frames = {
+        f"{rows}x{columns}-tile{tile}-lanes{lanes}": coded(
+            codec, *drawn(codec, rows, columns, seed), tile=tile, lanes=lanes
         )
-    found |= {name: frame.to_bytes() for name, frame in frames.items()}
+        for seed, (rows, columns, tile, lanes) in enumerate(_SHAPES)
+    }
+    frames["progressive"] = coded(
+        codec, *drawn(codec, 17, 33, len(_SHAPES)), tile=16, lanes=2, progressive=True
+    )
+    found = {name: frame.to_bytes() for name, frame in frames.items()}
     several, chunked = (frames[name] for name in ("17x33-tile16-lanes2", "48x60-tile64-lanes4"))
     for name, frame in (("several", several), ("chunked", chunked)):
         data, head = frame.to_bytes(), len(frame.header)

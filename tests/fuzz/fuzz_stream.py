@@ -1,7 +1,8 @@
 """Atheris harness of the decoder: bytes to container, entropy coder and salvage.
 
-``python -m tests.fuzz.fuzz_stream CORPUS...``; README.md beside it has the commands. The model
-is the tiny one, so that an input takes milliseconds; no network runs.
+``python -m tests.fuzz.fuzz_stream CORPUS...``; README.md beside it has the commands. Models are
+the tiny ones, so that an input takes milliseconds; no network runs. An input is for the model
+whose id it has, one of no model's for that of signs.
 
 Checksums stop nearly all mutations, so most inputs are mutated as the frame that they are, a
 section or a field at a time, or get their checksums repaired afterwards.
@@ -23,22 +24,27 @@ atheris: Any = importlib.import_module("atheris")
 with atheris.instrument_imports(include=["cwic"]):
     from .framing import Frame, number, parsed, repaired
     from .invariants import check
-    from .tiny import MODEL_ID, tiny_codec
+    from .tiny import MODEL_ID, VALUES_ID, tiny_codecs
 
 MAX_PIXELS = 1 << 18
 _SIDES = (1, 7, 8, 9, 24, 128, 129, 384, 1 << 12, 1 << 18, (1 << 24) - 1, 1 << 24)
 
 
+def model_of(data: bytes) -> bytes:
+    """The id of the model that an input is for."""
+    return VALUES_ID if data[6:14] == VALUES_ID else MODEL_ID
+
+
 def mutated(data: bytes, max_size: int, seed: int) -> bytes:
     """Another input; three of four as a frame, nine of ten of the others with checksums."""
     rng = np.random.default_rng(seed)
-    frame = parsed(data)
+    frame, model_id = parsed(data), model_of(data)
     if frame is not None and rng.random() < 0.75:
         data = _other_frame(frame, rng).to_bytes()
     else:
         data = atheris.Mutate(data, max_size)
         if rng.random() < 0.9:
-            data = repaired(data, MODEL_ID)
+            data = repaired(data, model_id)
     return data[:max_size]
 
 
@@ -48,7 +54,7 @@ def _other_frame(frame: Frame, rng: np.random.Generator) -> Frame:
     old = tiles[place][section]
     match int(rng.integers(9)):
         case 0:
-            return replace(frame, coder=int(rng.integers(128)), model_id=MODEL_ID)
+            return replace(frame, coder=int(rng.integers(128)))
         case 1:
             side = number(int(rng.choice(_SIDES)), int(rng.choice([1, 1, 1, 4])))
             return replace(frame, width=side) if section else replace(frame, height=side)
@@ -71,10 +77,10 @@ def _other_frame(frame: Frame, rng: np.random.Generator) -> Frame:
 def main() -> None:
     """Run libFuzzer with the arguments of the command line."""
     with tempfile.TemporaryDirectory() as folder:
-        codec = tiny_codec(Path(folder))
+        codecs = {codec.bundle.model_id: codec for codec in tiny_codecs(Path(folder)).values()}
 
         def one_input(data: bytes) -> None:
-            check(codec, data, MAX_PIXELS)
+            check(codecs[model_of(data)], data, MAX_PIXELS)
 
         atheris.Setup(sys.argv, one_input, custom_mutator=mutated)
         atheris.Fuzz()

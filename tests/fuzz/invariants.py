@@ -21,7 +21,8 @@ def check(codec: Codec, data: bytes, max_pixels: int) -> str:
     """Parse, decode and salvage ``data``; a picture or a ``StreamError`` of one line each time.
 
     Besides: what parses is written again as the same bytes; what decodes is encoded again as
-    the same sections; salvage gives no more than there is, and all of a whole stream.
+    the same sections, or of values as sections that decode to them (one may be told in two ways);
+    salvage gives no more than there is, and all of a whole stream.
 
     Returns:
         How far decoding came: ``decoded``, ``coder`` (refused behind the checksums), or the name
@@ -55,7 +56,12 @@ def check(codec: Codec, data: bytes, max_pixels: int) -> str:
         lanes=header.lanes,
         progressive=header.progressive,
     )
-    assert again.tiles == tuple((tile.levels, tile.codes) for tile in stream.tiles)
+    if codec.context.codes.layered:
+        assert again.tiles == tuple((tile.levels, tile.codes) for tile in stream.tiles)
+    else:
+        assert [part for part, _ in again.tiles] == [tile.levels for tile in stream.tiles]
+        found = codec.read_codes(Stream.from_bytes(again.to_bytes(), max_pixels))
+        assert np.array_equal(found[0], codes)
     rewritten = Extras.read(replace(stream, extras=extras.sections()))
     assert rewritten.metadata == extras.metadata
     assert (rewritten.alpha is None) == (extras.alpha is None)
@@ -87,9 +93,10 @@ def _check_salvage(
     assert isinstance(codec.runner, StubRunner)
     codes, levels = codec.runner.codes, codec.runner.levels
     assert levels.max() <= codec.bundle.levels
-    group = codec.bundle.n // codec.bundle.levels
-    masked = np.arange(codec.bundle.n)[:, None, None] >= levels.astype(int) * group
-    assert not (np.unpackbits(codes, axis=0) & masked).any()
+    model = codec.context.codes
+    masked = ~model.kept(levels)
+    none = np.zeros_like(masked) if model.layered else np.full(masked.shape, model.none)
+    assert ((np.unpackbits(codes, axis=0) if model.layered else codes) == none)[masked].all()
     if whole is not None:
         assert not salvaged.left_out
         assert np.array_equal(codes, whole[0])

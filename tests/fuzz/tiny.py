@@ -1,7 +1,8 @@
-"""A tiny model, with which a hostile stream reaches every line of the decoder in a millisecond.
+"""Tiny models, with which a hostile stream reaches every line of the decoder in a millisecond.
 
-Its entropy model has 16 channels, 4 levels and 8 hidden units, drawn once; no network runs:
-a "picture" is the codes and levels that the decoder would be given.
+The entropy model of signs has 16 channels, 4 levels and 8 hidden units, drawn once; that of values
+is :mod:`tests.runtime.block_values`. No network runs: a "picture" is the codes and levels that the
+decoder would be given.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from tests.runtime.block_values import MODEL_ID as VALUES_ID
+from tests.runtime.block_values import block_codec, drawn_values
 
 from cwic.backends import Runner
 from cwic.bundle import Bundle, FileEntry
@@ -22,7 +25,15 @@ from cwic.tiles import tile_grid
 
 from .framing import Frame
 
-__all__ = ["MODEL_ID", "StubRunner", "coded", "drawn", "tiny_codec"]
+__all__ = [
+    "MODEL_ID",
+    "VALUES_ID",
+    "StubRunner",
+    "coded",
+    "drawn",
+    "tiny_codec",
+    "tiny_codecs",
+]
 
 MODEL_ID = b"tinytiny"
 N, LEVELS, HIDDEN = 16, 4, 8
@@ -55,10 +66,21 @@ def tiny_codec(folder: Path) -> Codec:
     return Codec(Bundle.load(folder), StubRunner(), threads=1)
 
 
+def tiny_codecs(folder: Path) -> dict[str, Codec]:
+    """One of each kind of codes, ``signs`` and ``values``."""
+    folders = {kind: folder / kind for kind in ("signs", "values")}
+    for path in folders.values():
+        path.mkdir()
+    values = Codec(block_codec(folders["values"]).bundle, StubRunner(), threads=1)
+    return {"signs": tiny_codec(folders["signs"]), "values": values}
+
+
 def drawn(
     codec: Codec, height: int, width: int, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Random codes uint8 [n/8, height, width], masked bits 0, and smooth levels [height, width]."""
+    """Random codes that a codec may send, and smooth levels, both uint8; no value sent is 0."""
+    if codec.bundle.codes == "values":
+        return drawn_values((height, width), seed, smooth=True)
     rng = np.random.default_rng(seed)
     n, most = codec.bundle.n, codec.bundle.levels
     slope = np.add.outer(np.arange(height), np.arange(width)) + rng.integers(0, 3, (height, width))

@@ -20,7 +20,7 @@ from cwic.level_model import IntervalPair
 from cwic.quantiser import LARGEST, ZERO, Quantiser
 from cwic.scan import NEIGHBOURS
 from cwic.symbol_model import SymbolModel
-from cwic.value_network import ESCAPE, REACH, GroupNetwork, check_tensors
+from cwic.value_network import ESCAPE, REACH, SYMBOLS, GroupNetwork, check_tensors
 
 __all__ = ["ValueModel"]
 
@@ -100,8 +100,14 @@ class ValueModel(SymbolModel[ValueMap, _Distributions]):
         # By the byte of an int8: 0..127, then -128..-1.
         self._features = np.concatenate([features, -features[:1], -features[:0:-1]])
         starts = tensors["values.cumulative"].astype(np.uint32)
-        self._starts = np.append(starts, np.full((len(starts), 1), 1 << 16, np.uint32), 1)
-        self._tables = rans.Tables(self._starts)
+        cumulative = np.append(starts, np.full((len(starts), 1), 1 << 16, np.uint32), 1)
+        self._tables = rans.Tables(cumulative)
+        freqs = np.diff(cumulative)
+        symbol = np.where(freqs > 0, np.arange(SYMBOLS), ESCAPE)
+        self._escapes = symbol == ESCAPE
+        self._starts = np.take_along_axis(starts, symbol, 1).astype(np.uint16)
+        self._freqs = np.take_along_axis(freqs, symbol, 1).astype(np.uint16)
+        self._ideal_bits = (16 - np.log2(self._freqs) + 8 * self._escapes).astype(np.float32)
         self._plain = rans.Tables(np.arange(0, (1 << 16) + 1, 256, dtype=np.uint32)[None])
 
     def open(self, height: int, width: int) -> ValueMap:
@@ -126,14 +132,14 @@ class ValueModel(SymbolModel[ValueMap, _Distributions]):
         self, known: ValueMap, step: Step, symbols: NDArray[np.int8], levels: NDArray[np.uint8]
     ) -> list[IntervalPair]:
         _, own, rows, centre, ends = self._predicted(known, step, symbols, levels)
-        symbol, starts, freqs = self._intervals(own, rows, centre)
+        told, starts, freqs = self._intervals(own, rows, centre)
         parts: list[IntervalPair] = []
         escaped = (ZERO + own.astype(np.uint16)) * 256
         for first, last in zip([0, *ends], [*ends, len(own)], strict=True):
             if first == last:
                 continue
             parts.append((starts[first:last].reshape(-1), freqs[first:last].reshape(-1)))
-            others = escaped[first:last][symbol[first:last] == ESCAPE]
+            others = escaped[first:last][told[first:last]]
             if len(others):
                 parts.append((others, np.full(len(others), 256, np.uint16)))
         return parts
@@ -184,21 +190,15 @@ class ValueModel(SymbolModel[ValueMap, _Distributions]):
         self, values: NDArray[Any], rows: NDArray[np.int32], centre: NDArray[np.int32]
     ) -> NDArray[np.float32]:
         """Ideal bits of values, of the shape of all three."""
-        symbol, _, freqs = self._intervals(values, rows, centre)
-        bits: NDArray[np.float32] = 16 - np.log2(freqs.astype(np.float32))
-        bits[symbol == ESCAPE] += 8
+        bits: NDArray[np.float32] = self._ideal_bits.take(_entries(values, rows, centre))
         return bits
 
     def _intervals(
         self, own: NDArray[Any], rows: NDArray[np.int32], centre: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int32], NDArray[np.uint16], NDArray[np.uint16]]:
-        symbol = own - centre + REACH
-        symbol[(symbol < 0) | (symbol >= ESCAPE)] = ESCAPE
-        freqs = self._starts[rows, symbol + 1] - self._starts[rows, symbol]
-        symbol[freqs == 0] = ESCAPE
-        starts = self._starts[rows, symbol]
-        freqs = self._starts[rows, symbol + 1] - starts
-        return symbol, starts.astype(np.uint16), freqs.astype(np.uint16)
+    ) -> tuple[NDArray[np.bool_], NDArray[np.uint16], NDArray[np.uint16]]:
+        """Which values are told behind their pass, and the starts and freqs of all symbols."""
+        entries = _entries(own, rows, centre)
+        return self._escapes.take(entries), self._starts.take(entries), self._freqs.take(entries)
 
     def _predicted(
         self, known: ValueMap, step: Step, values: NDArray[np.int8], levels: NDArray[np.uint8]
@@ -245,6 +245,17 @@ class ValueModel(SymbolModel[ValueMap, _Distributions]):
         symbol = decoder.decode_available_symbols(self._tables, rows)
         told = int(np.argmax(np.append(symbol, ESCAPE) == ESCAPE))
         return _limited(centre[:told] + symbol[:told] - REACH)
+
+
+def _entries(
+    values: NDArray[Any], rows: NDArray[np.int32], centre: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Where the tables, one after the other, have the symbols of values, of the shape of all."""
+    symbol = values - centre + np.int32(REACH)
+    # Below 0 becomes as large as a number can be.
+    np.minimum(symbol.view(np.uint32), np.uint32(ESCAPE), out=symbol.view(np.uint32))
+    symbol += rows * np.int32(SYMBOLS)
+    return symbol
 
 
 def _limited(values: NDArray[np.int32]) -> NDArray[np.int8]:

@@ -23,6 +23,7 @@ from cwic.errors import BundleError, StreamError
 from cwic.quantiser import LARGEST, ZERO
 from cwic.scan import PASSES
 from cwic.value_model import ValueModel
+from cwic.value_network import ESCAPE, REACH
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 Content: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -151,7 +152,9 @@ def test_golden_predictions(golden: dict[str, Any], tiny_model: ValueModel) -> N
         _, own, row, centre, _ = tiny_model._predicted(known, step, values, levels)
         rows += row.reshape(-1).tolist()
         centres += centre.reshape(-1).tolist()
-        symbols += tiny_model._intervals(own, row, centre)[0].reshape(-1).tolist()
+        told = tiny_model._intervals(own, row, centre)[0]
+        near = own - centre + REACH
+        symbols += np.where(told, ESCAPE, near).reshape(-1).tolist()
     assert rows == golden["rows"]
     assert centres == golden["centres"]
     assert symbols == golden["symbols"]

@@ -16,7 +16,7 @@ from cwic_training.layers import Conv2d, DecisionFeedback
 __all__ = ["MuonAdam", "split_parameters", "warmup_stable_decay"]
 
 
-CONTEXT_RATE = 0.004
+PRICE_RATE = 0.004
 """Learning rate of what is trained along to say what codes cost."""
 WEIGHT_DECAY = 0.01
 """Of the weight matrices, times their learning rate, a step."""
@@ -32,9 +32,13 @@ def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 class MuonAdam(torch.optim.Optimizer):
     """Two optimisers behind one interface, so that a trainer counts one step.
 
-    ``param_groups`` holds Muon's group first, then Adam's, that of the context network last; they
-    share their dictionaries
-    with the inner optimisers, so a change of ``lr`` reaches them.
+    ``param_groups`` holds Muon's group first, then Adam's, that of ``price`` last; they share
+    their dictionaries with the inner optimisers, so a change of ``lr`` reaches them.
+
+    Args:
+        matrices, others: of the network, for Muon and for Adam.
+        muon_lr, adam_lr: their learning rates.
+        price: of what is trained along to say what codes cost, at :data:`PRICE_RATE`.
     """
 
     def __init__(
@@ -43,15 +47,15 @@ class MuonAdam(torch.optim.Optimizer):
         others: Iterable[nn.Parameter],
         muon_lr: float = 0.005,
         adam_lr: float = 0.0008,
-        context: Iterable[nn.Parameter] = (),
+        price: Iterable[nn.Parameter] = (),
     ) -> None:
-        parts = [list(matrices), list(others), list(context)]
+        parts = [list(matrices), list(others), list(price)]
         super().__init__([{"params": part} for part in parts if part], {"lr": muon_lr})
         self._muon = torch.optim.Muon(parts[0], lr=muon_lr, weight_decay=WEIGHT_DECAY)
         self._adam = torch.optim.Adam(
             [
                 {"params": part, "lr": rate}
-                for part, rate in zip(parts[1:], (adam_lr, CONTEXT_RATE), strict=True)
+                for part, rate in zip(parts[1:], (adam_lr, PRICE_RATE), strict=True)
                 if part
             ],
             betas=(0.9, 0.99),

@@ -15,7 +15,7 @@ from cwic_training.checkpoint import Checkpoint
 from cwic_training.config import ModelConfig
 from cwic_training.context_net import ContextNet
 from cwic_training.model import CodecNetwork, Coded
-from cwic_training.optim import CONTEXT_RATE, MuonAdam, split_parameters, warmup_stable_decay
+from cwic_training.optim import PRICE_RATE, MuonAdam, split_parameters, warmup_stable_decay
 from cwic_training.recipe import Recipe
 from cwic_training.value_net import ValueNet
 
@@ -89,7 +89,7 @@ class CodecTask(pl.LightningModule):
         factor = self.rate_factor(step)
         rates = [self.recipe.muon_lr * factor, self.recipe.adam_lr * factor]
         if len(groups) > len(rates):
-            rates.append(CONTEXT_RATE * self.price_factor(step))
+            rates.append(PRICE_RATE * self.price_factor(step))
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
 

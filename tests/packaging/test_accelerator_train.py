@@ -14,7 +14,7 @@ from tests.export.conftest import VALUES, make_checkpoint
 
 from cwic.errors import TrainingError
 from cwic_training.checkpoint import load_checkpoint, save_checkpoint
-from cwic_training.optim import CONTEXT_RATE
+from cwic_training.optim import PRICE_RATE
 from cwic_training.recipe import VALUES_DEFAULTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +103,7 @@ def test_a_run_fills_its_time_and_can_be_resumed(
     # The last step was taken at the schedule's end: a hundredth of the rate at most.
     rates = [group["lr"] for group in state["optimizer_states"][0]["adam"]["param_groups"]]
     decay = round(recipe["steps"] * recipe["cooldown"])
-    assert rates == pytest.approx([recipe["adam_lr"] / decay, CONTEXT_RATE / decay])
+    assert rates == pytest.approx([recipe["adam_lr"] / decay, PRICE_RATE / decay])
     assert recipe["scale_max"] == VALUES_DEFAULTS["scale_max"]
 
     again = tmp_path / "again"

@@ -137,6 +137,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         partial(progressive.table, file="progressive-signs.json"),
     ),
     "one rate": ("one-rate.json", variants.table),
+    "one rate values": ("one-rate-values.json", variants.table),
     "importance": ("importance.json", variants.table),
     "more steps": ("more-steps.json", variants.table),
     "tuned": ("ms-ssim.json", variants.table),
@@ -156,7 +157,7 @@ PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
     ROOT / "docs" / "export.md": ("precision",),
-    ROOT / "docs" / "training.md": ("values",),
+    ROOT / "docs" / "training.md": ("values", "one rate values"),
     ROOT / "docs" / "training-signs.md": (
         "importance",
         "one rate",

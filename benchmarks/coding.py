@@ -1,10 +1,10 @@
 """Entropy coding: speed of the rANS coder, bytes above the model's entropy, share of the time.
 
-``python -m benchmarks.coding --model nano-signs --images 'kodak/*.png' -o RESULT.json``
+``python -m benchmarks.coding --images 'kodak/*.png' -o RESULT.json``
 
 * ``rans``: symbols per second through the public functions of :mod:`cwic.rans`, checks of
-  their arguments included, in C and in NumPy. Bits and levels of the pictures, repeated to
-  a million symbols (NumPy: 2000 for each lane) in one pass.
+  their arguments included, in C and in NumPy. Codes of the pictures, bits by probability or
+  values by tables, repeated to a million symbols (NumPy: 2000 for each lane) in one pass.
 * ``overhead``: bytes of whole files above the ideal code length of their codes and levels
   under the model, at two rates.
 * ``profile``: where encoding and decoding spend their time (:mod:`benchmarks.stages`), with
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -33,10 +34,9 @@ from benchmarks import command, environment
 from benchmarks.stages import profile
 from cwic import rans
 from cwic.container import CHUNK_BYTES, Stream
-from cwic.errors import CwicError, UsageError
+from cwic.errors import CwicError
 from cwic.image import open_rgb
-from cwic.level_model import Intervals, level_context
-from cwic.scan import PASSES
+from cwic.level_model import Intervals
 from cwic.tiles import tile_grid
 
 __all__ = [
@@ -51,7 +51,6 @@ __all__ = [
 ]
 
 _Key = TypeVar("_Key", bound=Hashable)
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 Picture = NDArray[np.uint8]
 
 _RATES_BPP = (0.25, 0.5)
@@ -128,62 +127,71 @@ def _sections(stream: Stream) -> int:
 
 @dataclass(frozen=True)
 class Symbols:
-    """What the files hold, as the coder is asked for it: bits, and levels by tables."""
+    """Symbols as a decoder is asked for them.
 
-    bits: NDArray[np.uint8]
-    p1: NDArray[np.uint16]
-    levels: NDArray[np.uint8]
-    rows: NDArray[np.intp]
-    tables: NDArray[np.uint32]
+    Attributes:
+        found: what they are, uint8.
+        asked: probabilities of a 1, or rows of the tables.
+        tables: None for bits.
+    """
+
+    found: NDArray[np.uint8]
+    asked: NDArray[Any]
+    tables: rans.Tables | None
 
     @classmethod
     def of(cls, codec: cwic.Codec, files: Sequence[Coded]) -> Symbols:
-        parts = [part for file in files for part in file.codes]
-        freqs = np.concatenate([part.freqs for part in parts])
-        bits = np.concatenate([part.starts > 0 for part in parts])
-        p1 = np.where(bits, freqs, 65536 - freqs.astype(np.int32)).astype(np.uint16)
-        model, levels, rows = codec.context.levels, [], []
-        for part in (part for file in files for part in file.maps):
-            flat = part.reshape(-1)
-            for scan in PASSES:
-                positions = scan.positions(*part.shape)
-                nearest = scan.neighbours(positions, *part.shape)[:, :4]
-                levels.append(flat[positions])
-                rows.append(level_context(flat, scan, nearest, model.levels))
-        return cls(
-            bits.astype(np.uint8),
-            p1,
-            np.concatenate(levels),
-            np.concatenate(rows),
-            model.cumulative,
-        )
+        """Those that decoding the files asks for, of the kind that there are most of: codes."""
+        kinds: dict[rans.Tables | None, list[tuple[NDArray[Any], NDArray[np.uint8]]]] = {}
+        bits, symbols = rans.Decoder.decode_bits, rans.Decoder.decode_symbols
+
+        def decode_bits(self: rans.Decoder, p1: NDArray[np.uint16]) -> NDArray[np.uint8]:
+            found = bits(self, p1)
+            kinds.setdefault(None, []).append((p1, found))
+            return found
+
+        def decode_symbols(
+            self: rans.Decoder, tables: rans.Tables, rows: NDArray[np.int32]
+        ) -> NDArray[np.uint8]:
+            found = symbols(self, tables, rows)
+            kinds.setdefault(tables, []).append((rows, found))
+            return found
+
+        with (
+            patch.object(rans.Decoder, "decode_bits", decode_bits),
+            patch.object(rans.Decoder, "decode_symbols", decode_symbols),
+        ):
+            for file in files:
+                codec.read_codes(file.stream)
+        tables = max(kinds, key=lambda kind: sum(len(found) for _, found in kinds[kind]))
+        asked, found = (np.concatenate(parts) for parts in zip(*kinds[tables], strict=True))
+        return cls(found, asked, tables)
 
     def jobs(
         self, count: int, lanes: int, implementation: rans.Implementation
     ) -> dict[str, Callable[[], NDArray[np.uint8] | bytes]]:
         """What to time: each codes ``count`` symbols in one pass."""
-        bits, p1 = _repeated(self.bits, count), _repeated(self.p1, count)
-        levels, rows = _repeated(self.levels, count), _repeated(self.rows, count)
+        every = np.arange(count) % len(self.found)
+        found, asked, tables = self.found[every], self.asked[every], self.tables
+        if tables is None:
+            intervals = rans.bit_intervals(found, asked)
+        else:
+            flat, width, _ = tables.arguments(asked)
+            cumulative = np.frombuffer(flat, np.uint32).reshape(-1, width)
+            intervals = rans.symbol_intervals(found, cumulative, asked)
 
-        def encode(starts: NDArray[np.uint16], freqs: NDArray[np.uint16]) -> bytes:
-            return rans.encode(starts, freqs, [count], lanes, implementation=implementation)
+        def encode() -> bytes:
+            return rans.encode(*intervals, [count], lanes, implementation=implementation)
 
-        intervals = rans.bit_intervals(bits, p1)
-        first = encode(*intervals)
-        second = encode(*rans.symbol_intervals(levels, self.tables, rows))
+        data = encode()
 
-        def decoder(data: bytes) -> rans.Decoder:
-            return rans.Decoder(data, lanes, implementation=implementation)
+        def decode() -> NDArray[np.uint8]:
+            decoder = rans.Decoder(data, lanes, implementation=implementation)
+            if tables is None:
+                return decoder.decode_bits(asked)
+            return decoder.decode_symbols(tables, asked)
 
-        return {
-            "encode": lambda: encode(*intervals),
-            "decode_bits": lambda: decoder(first).decode_bits(p1),
-            "decode_symbols": lambda: decoder(second).decode_symbols(self.tables, rows),
-        }
-
-
-def _repeated(array: NDArray[_Scalar], count: int) -> NDArray[_Scalar]:
-    return array[np.arange(count) % len(array)]
+        return {"encode": encode, "decode": decode}
 
 
 def rans_speed(codec: cwic.Codec, files: Sequence[Coded], repeat: int) -> list[dict[str, Any]]:
@@ -209,7 +217,7 @@ def rans_speed(codec: cwic.Codec, files: Sequence[Coded], repeat: int) -> list[d
             "symbols": count,
             **{
                 f"{work}_msymbols_per_s": round(count / times_ms[name, lanes, work] / 1e3, 3)
-                for work in ("encode", "decode_bits", "decode_symbols")
+                for work in ("encode", "decode")
             },
         }
         for (name, lanes), count in counts.items()
@@ -242,8 +250,6 @@ def mirrored(picture: Picture, height: int, width: int) -> Picture:
 def measure(paths: Sequence[Path], model: Path | None, repeat: int) -> dict[str, Any]:
     """Everything above for the pictures ``paths``, as plain JSON values."""
     codec = cwic.load(model, "cpu")
-    if codec.bundle.codes != "signs":
-        raise UsageError("bits are what is timed; take a model of signs, --model nano-signs")
     pictures = {path.name: open_rgb(path) for path in paths}
     files = {bpp: [coded(codec, p, bpp) for p in pictures.values()] for bpp in _RATES_BPP}
     large = mirrored(pictures[paths[0].name], *_LARGE_PX)
@@ -252,6 +258,7 @@ def measure(paths: Sequence[Path], model: Path | None, repeat: int) -> dict[str,
     qualities = [f.stream.header.quality for f in (*files[rate], coded(codec, large, rate))]
     return {
         **environment.describe(),
+        "model": codec.bundle.name,
         "model_id": codec.bundle.model_id.hex(),
         "pictures": list(pictures),
         "repeat": repeat,
@@ -266,8 +273,7 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"rANS {r['implementation']:5} {r['lanes']:2} lanes, million symbols/s: "
         f"encode {r['encode_msymbols_per_s']:.2f}, "
-        f"decode_bits {r['decode_bits_msymbols_per_s']:.2f}, "
-        f"decode_symbols {r['decode_symbols_msymbols_per_s']:.2f}"
+        f"decode {r['decode_msymbols_per_s']:.2f}"
         for r in result["rans"]
     ]
     for o in result["overhead"]:

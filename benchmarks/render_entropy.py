@@ -80,13 +80,12 @@ def _coding() -> str:
         s = speeds[key]
         parts.append(
             f"{name} with {key[1]} lanes encodes {s['encode_msymbols_per_s']:.1f} and decodes "
-            f"{s['decode_bits_msymbols_per_s']:.1f}"
+            f"{s['decode_msymbols_per_s']:.1f}"
         )
     machine = result["machine"]
     lines += [
         f"rANS on one core, million symbols a second: {'; '.join(parts)}.",
-        f"(`python -m benchmarks.coding --model nano-signs`, {machine['cpu']}, "
-        f"{machine['cores']} cores)",
+        f"(`python -m benchmarks.coding`, {machine['cpu']}, {machine['cores']} cores)",
     ]
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ whatever else the machine does meets all of them.
 Stages of the codec, in ms of its own work::
 
     network     the encoder or decoder graph
-    context     probabilities of code bits
+    context     probabilities of codes
     levels      choice of the rows of the levels' tables
     rans        symbols to bytes and back
     container   layout and checksums

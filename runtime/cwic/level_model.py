@@ -143,7 +143,7 @@ class LevelModel:
         self.cumulative = np.zeros((len(frequencies), levels + 2), np.uint32)
         np.cumsum(frequencies, axis=1, out=self.cumulative[:, 1:], dtype=np.uint32)
         self._tables = rans.Tables(self.cumulative)
-        self._made: dict[int, tuple[NDArray[np.uint32], rans.Tables, NDArray[np.intp]]] = {}
+        self._made: dict[int, tuple[rans.Tables, NDArray[np.intp]]] = {}
 
     def encode(self, levels: NDArray[np.uint8]) -> Intervals:
         """Intervals of a map, uint8 [h, w], each 0..L."""
@@ -163,12 +163,12 @@ class LevelModel:
         """``(starts, freqs)`` of each pass of what a stage tells of levels uint8 [h, w]."""
         flat, parts = levels.reshape(-1), []
         known, before = prefixes(flat, stage), self._before(flat, stage)
-        tables, _, first = self._stage_tables(stage)
+        tables, first = self._stage_tables(stage)
         seen = stand_ins(known, stage, self.levels)
         for positions, rows in self._passes(seen, *levels.shape):
             of = before[positions]
             symbols = (known[positions] - first[of]).astype(np.uint8)
-            parts.append(rans.symbol_intervals(symbols, tables, rows * len(first) + of))
+            parts.append(rans.symbol_intervals(symbols, tables.cumulative, rows * len(first) + of))
         return parts
 
     def decode_stage(
@@ -186,7 +186,7 @@ class LevelModel:
             CorruptError: it says what no level is.
         """
         before = self._before(levels.reshape(-1), stage)
-        _, tables, first = self._stage_tables(stage)
+        tables, first = self._stage_tables(stage)
         seen = np.zeros(levels.size, np.uint8)
         for positions, rows in self._passes(seen, *levels.shape):
             of = before[positions]
@@ -206,7 +206,7 @@ class LevelModel:
         """What is known of levels before a stage; of what they are taken for, too."""
         return prefixes(levels, stage - 1) if stage else np.zeros(levels.size, np.intp)
 
-    def _stage_tables(self, stage: int) -> tuple[NDArray[np.uint32], rans.Tables, NDArray[np.intp]]:
+    def _stage_tables(self, stage: int) -> tuple[rans.Tables, NDArray[np.intp]]:
         """Cumulative tables of a stage, one for each row and prefix before; their first symbols."""
         if stage not in self._made:
             shift, most = STAGES[stage][0], self.levels + OFFSET
@@ -224,7 +224,7 @@ class LevelModel:
             tables = sums * (65536 - symbols) // total + np.arange(symbols + 1)
             tables[..., -1] = 65536
             cumulative = tables.reshape(-1, symbols + 1).astype(np.uint32)
-            self._made[stage] = cumulative, rans.Tables(cumulative), first
+            self._made[stage] = rans.Tables(cumulative), first
         return self._made[stage]
 
     def _passes(

@@ -205,6 +205,11 @@ class Tables:
         self._data = cumulative.tobytes()
         self._count, self._width = cumulative.shape
 
+    @property
+    def cumulative(self) -> NDArray[np.uint32]:
+        """The tables, for :func:`symbol_intervals`; read-only."""
+        return np.frombuffer(self._data, np.uint32).reshape(self._count, self._width)
+
     def arguments(self, rows: _Rows) -> tuple[bytes, int, bytes]:
         """What the loops take."""
         _check_rows(rows, self._count)

@@ -22,6 +22,7 @@ from cwic.bundle import Bundle, FileEntry
 from cwic.container import Stream
 from cwic.image import open_rgb
 from cwic.quantiser import Quantiser
+from cwic.rate import QualityScale
 from cwic_export import macs
 from cwic_export.cli import export
 from cwic_export.graphs import DecoderGraph, EncoderGraph, GradientGraph
@@ -535,11 +536,12 @@ def test_int8_is_scored_on_what_is_sent(values_bundle: Bundle, pictures: list[Pa
     encoder, decoder = (
         Session(values_bundle.read(f"{role}.onnx")) for role in ("encoder", "decoder")
     )
-    model = cwic.load(values_bundle.path, "cpu").context.codes
-    scorer = Scorer(encoder, decoder, model, open_pictures(pictures))
+    entropy = cwic.load(values_bundle.path, "cpu").context
+    qualities = QualityScale(values_bundle.quality_scales)
+    scorer = Scorer(encoder, decoder, entropy, qualities, open_pictures(pictures))
     for role, session in (("encoder", encoder), ("decoder", decoder)):
         score = scorer.score(role, session)  # type: ignore[arg-type]
-        assert (score.disturbance, score.flip_share, score.loss_db) == (0.0, 0.0, 0.0)
+        assert (score.flip_share, score.loss_db, score.mean_loss_db) == (0.0, 0.0, 0.0)
     feeds = list(scorer.feeds("decoder"))
     assert {feed["codes"].shape[1] for feed in feeds} == {16}
     assert max(int(feed["levels"].max()) for feed in feeds) > 2

@@ -15,7 +15,6 @@ import torch
 from cwic.bundle import CONTEXT_FILE, Bundle, FileEntry
 from cwic.entropy_model import ContextModel
 from cwic.errors import ExportError
-from cwic.symbol_model import SymbolModel
 from cwic_export.graphs import DecoderGraph, EncoderGraph, Graph
 from cwic_training.model import CodecNetwork
 
@@ -78,10 +77,10 @@ class Job:
             self._onnx[key] = to_model(self.graph(role, dtype=dtype))
         return self._onnx[key]
 
-    def symbol_model(self) -> SymbolModel[Any, Any]:
-        """The frozen model of the codes."""
+    def entropy_model(self) -> ContextModel:
+        """The frozen one."""
         data = self.bundle.read(CONTEXT_FILE)
-        return ContextModel.from_bytes(data, self.bundle.n, self.bundle.levels).codes
+        return ContextModel.from_bytes(data, self.bundle.n, self.bundle.levels)
 
     def write(self, name: str, data: bytes, *, role: str, target: str, precision: str) -> None:
         """Write a file of the bundle; ``name`` may have folders before it, with ``/``."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cwic.errors import ExportError
+from cwic.rate import QualityScale
 from cwic_export.formats.base import INSTALL, ROLES, Format, Job, Options, needed
 
 __all__ = ["Int8Format"]
@@ -55,7 +56,8 @@ class Int8Format(Format):
         options = job.options
         encoder, decoder = (Session(serialise(job.onnx_model(role))) for role in ROLES)
         pictures = open_pictures(options.calibration)
-        scorer = Scorer(encoder, decoder, job.symbol_model(), pictures)
+        qualities = QualityScale(job.bundle.quality_scales)
+        scorer = Scorer(encoder, decoder, job.entropy_model(), qualities, pictures)
         facts: dict[str, Any] = {
             "calibration_pictures": len(options.calibration),
             "loss_limit_db": options.int8_loss_db,

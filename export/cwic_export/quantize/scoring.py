@@ -1,36 +1,39 @@
 """What quantising costs, measured on pictures.
 
 A score compares a candidate for one of the two graphs with fp32 on the whole path, from
-picture to picture. An encoder chooses other codes and another importance map, so its levels
-are scaled until as many codes are kept as the fp32 encoder keeps: PSNR at an equal number
-of codes. A decoder gets the codes and levels of the fp32 encoder.
+picture to picture, at some qualities. An encoder chooses other codes and another importance
+map, so both the PSNR and the bits that the entropy model takes change; bits count as much as
+they are worth on the curve of fp32::
+
+    loss = slope * d ln(bits) - d PSNR            slope = dPSNR / d ln(bits) of fp32, about 4 dB
+
+A decoder gets the codes and levels of the fp32 encoder, and its bits do not change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.rate import levels_from_importance
-from cwic.symbol_model import SymbolModel
+from cwic.entropy_model import ContextModel
+from cwic.rate import QualityScale, levels_from_importance
 from cwic_export.quantize.calibration import Feeds
 from cwic_export.quantize.session import Session
 from cwic_training.data import open_centre
 
-__all__ = ["SCALES", "Role", "Score", "Scorer", "open_pictures"]
+__all__ = ["QUALITIES", "Role", "Score", "Scorer", "open_pictures"]
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Role: TypeAlias = Literal["encoder", "decoder"]
 
-SCALES = (0.25, 0.5, 1.0)
-"""Rate factors at which quality is compared."""
+QUALITIES = (20, 50, 80)
+"""Of a low, a middle and a high rate; what they are is the model's to say."""
 _LARGEST_SIDE_PX = 512
-_BISECTIONS = 20
 
 
 def open_pictures(paths: Sequence[Path]) -> list[Bytes]:
@@ -43,35 +46,53 @@ def open_pictures(paths: Sequence[Path]) -> list[Bytes]:
 
 
 @dataclass(frozen=True)
+class _View:
+    """One picture at one scale, as it would be sent.
+
+    Attributes:
+        sent, levels: uint8 [channels, h, w] and [h, w].
+        bits: ideal ones, of both.
+    """
+
+    sent: Bytes
+    levels: Bytes
+    bits: float
+
+    @property
+    def feeds(self) -> Feeds:
+        """What a decoder takes."""
+        return {"codes": self.sent[None], "levels": self.levels[None]}
+
+
+_Views: TypeAlias = Sequence[Sequence[_View]]
+"""By quality and picture."""
+
+
+@dataclass(frozen=True)
 class Score:
     """Difference of a candidate from fp32, means over the pictures.
 
     Attributes:
-        delta_psnr_db: change of the PSNR at each of :data:`SCALES`.
-        disturbance: mean squared difference of the restored pictures, in 8-bit steps squared.
-            It is never negative, and that of several layers is about the sum of theirs.
-        flip_share: share of the code bits that differ; 0 for a decoder.
+        delta_psnr_db: change of the PSNR at each of :data:`QUALITIES`.
+        delta_bits: change of the bits at each, as a share: 0.01 is one percent more.
+        losses_db: PSNR lost at equal bits, at each; negative where something was gained.
+        flip_share: share of the codes that differ in the finest steps; 0 for a decoder.
     """
 
     delta_psnr_db: tuple[float, ...]
-    disturbance: float
+    delta_bits: tuple[float, ...]
+    losses_db: tuple[float, ...]
     flip_share: float
 
     @property
     def loss_db(self) -> float:
-        """PSNR lost at the scale where most is lost."""
-        return -min(self.delta_psnr_db)
+        """PSNR lost at equal bits, at the quality where most is lost."""
+        return max(self.losses_db)
 
-
-@dataclass(frozen=True)
-class _View:
-    """One picture at one scale, as the fp32 graphs have it."""
-
-    picture: int
-    scale: float
-    levels: Bytes
-    sent: Bytes
-    restored: Bytes
+    @property
+    def mean_loss_db(self) -> float:
+        """Mean over the qualities; that of several layers is about the sum of theirs."""
+        return float(np.mean(self.losses_db))
 
 
 class Scorer:
@@ -79,7 +100,8 @@ class Scorer:
 
     Args:
         encoder, decoder: the fp32 graphs.
-        model: of the codes.
+        entropy: the entropy model.
+        qualities: of the model.
         pictures: from :func:`open_pictures`.
     """
 
@@ -87,27 +109,30 @@ class Scorer:
         self,
         encoder: Session,
         decoder: Session,
-        model: SymbolModel[Any, Any],
+        entropy: ContextModel,
+        qualities: QualityScale,
         pictures: Sequence[Bytes],
     ) -> None:
-        self._decoder, self._model, self._levels = decoder, model, model.levels
+        self._decoder, self._entropy = decoder, entropy
+        self._scales = [qualities.scale(quality) for quality in QUALITIES]
         self._pictures = list(pictures)
         self._encoded = [self._encode(encoder, picture) for picture in self._pictures]
-        self._views = []
-        for index, (codes, importance) in enumerate(self._encoded):
-            for scale in SCALES:
-                chosen = levels_from_importance(importance, scale, model.levels)
-                sent = self._sent(codes, chosen)
-                restored = self._decode(decoder, sent, chosen)
-                self._views.append(_View(index, scale, chosen, sent, restored))
+        self._views = [
+            [self._view(codes, importance, scale) for codes, importance in self._encoded]
+            for scale in self._scales
+        ]
+        restored = [[self._decode(decoder, view) for view in views] for views in self._views]
+        self._psnr_db = self._psnrs_db(restored)
+        self._log_bits = _log_bits(self._views)
+        self._slope_db = _slope(self._psnr_db, self._log_bits)
 
     def feeds(self, role: Role) -> Iterator[Feeds]:
         """Inputs of the encoder or decoder, to calibrate with."""
         if role == "encoder":
             yield from ({"image": picture} for picture in self._pictures)
             return
-        for view in self._views:
-            yield {"codes": view.sent, "levels": view.levels}
+        for views in zip(*self._views, strict=True):
+            yield from (view.feeds for view in views)
 
     def score(self, role: Role, candidate: Session) -> Score:
         """Compare a candidate for ``role`` with fp32."""
@@ -117,52 +142,41 @@ class Scorer:
 
     def _score_encoder(self, candidate: Session) -> Score:
         encoded = [self._encode(candidate, picture) for picture in self._pictures]
+        finest = self._entropy.codes.finest
         flips = [
-            (self._model.finest(codes[0]) != self._model.finest(before[0])).mean()
+            (finest(codes[0]) != finest(before[0])).mean()
             for (codes, _), (before, _) in zip(encoded, self._encoded, strict=True)
         ]
-
-        def restored(view: _View) -> Bytes:
-            codes, importance = encoded[view.picture]
-            levels = self._as_many(importance, view.levels)
-            return self._decode(self._decoder, self._sent(codes, levels), levels)
-
-        return self._compare(restored, float(np.mean(flips)))
+        views = [
+            [self._view(codes, importance, scale) for codes, importance in encoded]
+            for scale in self._scales
+        ]
+        return self._compare(self._decoder, views, float(np.mean(flips)))
 
     def _score_decoder(self, candidate: Session) -> Score:
-        return self._compare(lambda view: self._decode(candidate, view.sent, view.levels), 0.0)
+        return self._compare(candidate, self._views, 0.0)
 
-    def _compare(self, restored: Callable[[_View], Bytes], flip_share: float) -> Score:
-        changes: dict[float, list[float]] = {scale: [] for scale in SCALES}
-        disturbances = []
-        for view in self._views:
-            picture, after = self._pictures[view.picture], restored(view)
-            changes[view.scale].append(_psnr_db(after, picture) - _psnr_db(view.restored, picture))
-            disturbances.append(_mean_square(after, view.restored))
-        deltas = tuple(float(np.mean(change)) for change in changes.values())
-        return Score(deltas, float(np.mean(disturbances)), flip_share)
+    def _compare(self, decoder: Session, views: _Views, flip_share: float) -> Score:
+        restored = [[self._decode(decoder, view) for view in some] for some in views]
+        psnr = self._psnrs_db(restored) - self._psnr_db
+        log_bits = _log_bits(views) - self._log_bits
+        shares, losses = np.expm1(log_bits), self._slope_db * log_bits - psnr
+        return Score(tuple(psnr), tuple(shares), tuple(losses), flip_share)
 
-    def _as_many(self, importance: Bytes, levels: Bytes) -> Bytes:
-        """Levels out of ``importance`` that keep as many codes as ``levels``.
+    def _psnrs_db(self, restored: Sequence[Sequence[Bytes]]) -> NDArray[np.float64]:
+        """Mean PSNR at each quality."""
+        return np.array(
+            [
+                np.mean([_psnr_db(*pair) for pair in zip(some, self._pictures, strict=True)])
+                for some in restored
+            ]
+        )
 
-        Importance has 256 values, so the count jumps with the scale: the levels on both sides
-        of the jump are mixed.
-        """
-        wanted, low, high = levels.mean(), 1e-3, 1e3
-        for _ in range(_BISECTIONS):
-            middle = (low * high) ** 0.5
-            if levels_from_importance(importance, middle, self._levels).mean() < wanted:
-                low = middle
-            else:
-                high = middle
-        fewer, more = (levels_from_importance(importance, s, self._levels) for s in (low, high))
-        jump = more.mean() - fewer.mean()
-        share = (wanted - fewer.mean()) / jump if jump > 0 else 0.0
-        return np.where(np.random.default_rng(0).random(levels.shape) < share, more, fewer)
-
-    def _sent(self, codes: Bytes, levels: Bytes) -> Bytes:
-        """Of one picture, both with an axis for it."""
-        return self._model.sent(codes[0], levels[0])[None]
+    def _view(self, codes: Bytes, importance: Bytes, scale: float) -> _View:
+        levels = levels_from_importance(importance[0], scale, self._entropy.codes.levels)
+        sent = self._entropy.codes.sent(codes[0], levels)
+        coded = self._entropy.encode(sent, levels)
+        return _View(sent, levels, coded.levels.bits + coded.codes.bits)
 
     @staticmethod
     def _encode(encoder: Session, picture: Bytes) -> tuple[Bytes, Bytes]:
@@ -170,14 +184,23 @@ class Scorer:
         return codes, importance
 
     @staticmethod
-    def _decode(decoder: Session, codes: Bytes, levels: Bytes) -> Bytes:
-        (image,) = decoder.run({"codes": codes, "levels": levels})
+    def _decode(decoder: Session, view: _View) -> Bytes:
+        (image,) = decoder.run(view.feeds)
         return image
 
 
-def _mean_square(a: Bytes, b: Bytes) -> float:
-    return float(np.square(a.astype(np.float32) - b).mean())
+def _log_bits(views: _Views) -> NDArray[np.float64]:
+    """Mean logarithm of the bits at each quality."""
+    return np.array([np.mean([np.log(max(view.bits, 1.0)) for view in some]) for some in views])
+
+
+def _slope(psnr_db: NDArray[np.float64], log_bits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """PSNR that a factor e of bits brings at each; of an untrained network it may be none."""
+    rise = np.diff(psnr_db) / np.maximum(np.diff(log_bits), 1e-9)
+    rise = np.where(np.diff(log_bits) > 0, np.maximum(rise, 0), 0)
+    return np.concatenate([rise[:1], (rise[1:] + rise[:-1]) / 2, rise[-1:]])
 
 
 def _psnr_db(a: Bytes, b: Bytes) -> float:
-    return float(10 * np.log10(255**2 / max(_mean_square(a, b), 1e-10)))
+    error = np.square(a.astype(np.float32) - b).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-10)))

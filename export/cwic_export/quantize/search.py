@@ -1,7 +1,7 @@
 """Which layers stay fp32: found by measuring, not by rules.
 
 All layers are tried first. If that loses too much, each layer is quantised alone, and
-those that disturb most for the work that they save go first; bisection finds how many must
+those that lose most for the work that they save go first; bisection finds how many must
 stay fp32 until the loss is within its limit.
 """
 
@@ -16,7 +16,7 @@ import onnx
 from cwic.errors import ExportError
 from cwic_export.quantize.calibration import measure
 from cwic_export.quantize.qdq import Layer, Scheme, layers_of, quantise, tensors_of
-from cwic_export.quantize.scoring import SCALES, Role, Score, Scorer
+from cwic_export.quantize.scoring import QUALITIES, Role, Score, Scorer
 from cwic_export.quantize.session import Session
 
 __all__ = ["Quantised", "search"]
@@ -46,10 +46,8 @@ class Quantised:
             "int8_macs_share": round(self.int8_macs_share, 4),
             "fp32_layers": list(self.fp32_layers),
             **_plain(self.score),
-            "delta_psnr_db": {
-                str(scale): round(delta, 4)
-                for scale, delta in zip(SCALES, self.score.delta_psnr_db, strict=True)
-            },
+            "delta_psnr_db": _by_quality(self.score.delta_psnr_db),
+            "delta_bits": _by_quality(self.score.delta_bits),
             "alone": {name: _plain(score) for name, score in self.alone.items()},
         }
 
@@ -64,7 +62,7 @@ def search(
         model: fp32.
         scorer: of the same model.
         scheme: what the result is for.
-        largest_loss_db: PSNR that may be lost (:attr:`Score.loss_db`).
+        largest_loss_db: PSNR that may be lost at equal bits (:attr:`Score.loss_db`).
 
     Raises:
         ExportError: not even one layer can be quantised within the limit.
@@ -84,7 +82,7 @@ def search(
     if score.loss_db > largest_loss_db:
         alone = {layer.name: attempt([layer])[1] for layer in layers}
         layers.sort(
-            key=lambda layer: alone[layer.name].disturbance / macs[layer.name], reverse=True
+            key=lambda layer: alone[layer.name].mean_loss_db / macs[layer.name], reverse=True
         )
         # With `too_few` layers in fp32 too much is lost, with all of them nothing is.
         too_few, first_kept = 0, len(layers)
@@ -112,6 +110,10 @@ def search(
 
 def _plain(score: Score) -> dict[str, Any]:
     return {
-        "disturbance": round(score.disturbance, 4),
+        "losses_db": _by_quality(score.losses_db),
         "flip_share": round(score.flip_share, 5),
     }
+
+
+def _by_quality(values: Sequence[float]) -> dict[str, float]:
+    return {str(quality): round(float(value), 4) for quality, value in zip(QUALITIES, values, strict=True)}

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 MAGIC = b"\x89CWC"
-VERSION = 5
+VERSION = 6
 MAX_SIDE_PX = (1 << 24) - 1
 DEFAULT_MAX_PIXELS = 1 << 26
 CRC_BYTES = 4

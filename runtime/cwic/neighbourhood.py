@@ -16,10 +16,10 @@ def sums_around(values: NDArray[_Number], outside: Literal["constant", "edge"]) 
     """Sums over the 3x3 positions around each of a map, same shape and dtype.
 
     Args:
-        values: [h, w].
+        values: [h, w], or [h, w, c] for c maps at once.
         outside: what lies beyond the map: zeros (``constant``), or its edge continued.
     """
-    wide = np.pad(values, 1, mode=outside)
+    wide = np.pad(values, [(1, 1), (1, 1), (0, 0)][: values.ndim], mode=outside)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     total: NDArray[_Number] = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
     return total

@@ -6,8 +6,10 @@ Groups are coded one after the other, each in the nine passes of :mod:`cwic.scan
 :mod:`cwic.context`. For group g at a position::
 
     f    values.features[abs(q)] sign(q)          of a value q: about 8 log2(1 + abs(q))
-    own  f of group g at the 12 known neighbours of the pass
-    earlier  f of groups 0..g-1 at the position itself         both 0: outside, or not kept
+    own  f of group g at the 12 known neighbours of the pass, and for each of its values
+         (sum of their abs(f) + 2) >> 2
+    earlier  of groups 0..g-1: f at the position itself, abs(f) there, and
+         (sum of abs(f) at the eight positions around + 2) >> 2    all 0: outside, or not kept
 
     a1  = clip((own[kind] u_own + earlier u_earlier + 16 (level[level] + kind[kind]) + 8) >> 4,
                0, 255)
@@ -37,8 +39,8 @@ values.steps           float32  [L + 1]               see :mod:`cwic.quantiser`
 values.bits            float32  [L + 1]               typical bits of a position, by level
 values.features        uint8    [128]                 0 for 0
 values.cumulative      uint16   [512, 64]             rising from 0; below 65536
-values.{g}.own         int8     [6, 12 c, H]          by kind of pass, neighbour
-values.{g}.earlier     int8     [k, H]
+values.{g}.own         int8     [6, 13 c, H]          by kind of pass; by neighbour, then sums
+values.{g}.earlier     int8     [3 k, H]              of f, abs(f) and sums
 values.{g}.level       int32    [L + 1, H]
 values.{g}.kind        int32    [7, H]
 values.{g}.middle      int8     [H, H]
@@ -85,6 +87,8 @@ REACH = 31
 """Symbols stand for values up to so far from c."""
 ESCAPE = SYMBOLS - 1
 """The symbol of all other values."""
+OWN_SUM, AROUND_SUM = NEIGHBOURS // 4, 8 // 4
+"""How large sums of features are at most: so many times a feature."""
 _LEVEL_GRID = 16
 _MOST_GROUPS = 255
 _MOST_HIDDEN = 1024
@@ -107,8 +111,11 @@ class GroupNetwork:
         own, earlier = of("own"), of("earlier")
         level = of("level")[None] + of("kind")[:, None]
         most = float(tensors["values.features"].max())
+        reach = np.abs(own).sum(1) + (OWN_SUM - 1) * np.abs(own[:, NEIGHBOURS * size :]).sum(1)
+        sums = np.abs(earlier[len(earlier) // 3 * 2 :]).sum(0)
+        before = np.abs(earlier).sum(0) + (AROUND_SUM - 1) * sums
         check_exact(
-            most * (np.abs(own).sum(1).max(initial=0) + np.abs(earlier).sum(0).max(initial=0))
+            most * (reach.max() + before.max(initial=0))
             + _LEVEL_GRID * (np.abs(of("level")).max() + np.abs(of("kind")).max() + 1)
         )
         none = np.zeros((1, *own.shape[1:]))  # the first pass knows no neighbours
@@ -130,7 +137,7 @@ class GroupNetwork:
         """Row of the table, and c, of each value: both [positions, c].
 
         Args:
-            inputs: own, then earlier features, [positions, 12 c + k].
+            inputs: own, then earlier, [positions, 13 c + 3 k].
             numbers: own group at the neighbours, [positions, 12, c].
             levels: of the positions.
             kinds: kind of pass, and which positions are of it.
@@ -193,8 +200,8 @@ def check_tensors(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> N
     for g, size in enumerate(sizes.tolist()):
         shapes: dict[str, tuple[str, tuple[int, ...]]] = {
             "middle": ("int8", (hidden, hidden)),
-            "own": ("int8", (KINDS - 1, NEIGHBOURS * size, hidden)),
-            "earlier": ("int8", (int(sizes[:g].sum()), hidden)),
+            "own": ("int8", (KINDS - 1, (NEIGHBOURS + 1) * size, hidden)),
+            "earlier": ("int8", (3 * int(sizes[:g].sum()), hidden)),
             "level": ("int32", (levels + 1, hidden)),
             "kind": ("int32", (KINDS, hidden)),
             "middle_bias": ("int32", (hidden,)),

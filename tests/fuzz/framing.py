@@ -34,7 +34,7 @@ class Frame:
     width: int | bytes
     height: int | bytes
     tiles: tuple[tuple[bytes, bytes], ...] = ((b"levels", b"some codes"),)
-    version: int = 5
+    version: int = 6
     coder: int = 0
     model_id: bytes = b"modelid!"
     quality: int = 50

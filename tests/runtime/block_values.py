@@ -108,8 +108,8 @@ def block_tensors() -> dict[str, NDArray[Any]]:
         places = np.zeros(2 * size, np.int32)
         places[size:] = 64 * 4 * (PLACES[g] - SCALES // 2)
         arrays = {
-            "own": np.zeros((KINDS - 1, NEIGHBOURS * size, HIDDEN), np.int8),
-            "earlier": np.zeros((sum(SIZES[:g]), HIDDEN), np.int8),
+            "own": np.zeros((KINDS - 1, (NEIGHBOURS + 1) * size, HIDDEN), np.int8),
+            "earlier": np.zeros((3 * sum(SIZES[:g]), HIDDEN), np.int8),
             "level": np.zeros((LEVELS + 1, HIDDEN), np.int32),
             "kind": np.zeros((KINDS, HIDDEN), np.int32),
             "middle": np.zeros((HIDDEN, HIDDEN), np.int8),

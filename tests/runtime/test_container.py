@@ -95,7 +95,7 @@ def rounds() -> tuple[Stream, bytes]:
     levels = [bytes([i]) * (i + 1) for i in range(6)]
     codes = [random.Random(i).randbytes(size) for i, size in enumerate(SIZES)]  # noqa: S311
     tiles = tuple(Sections(lv, cd) for lv, cd in zip(levels, codes, strict=True))
-    head = b"\x89CWC\x05\x06modelid!\x07\0" + b"\xc0\x02" + b"\xc1\x01"
+    head = b"\x89CWC\x06\x06modelid!\x07\0" + b"\xc0\x02" + b"\xc1\x01"
     for lv, size in zip(levels, SIZES, strict=True):
         head += bytes([len(lv)])
         head += bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])

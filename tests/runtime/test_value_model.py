@@ -444,6 +444,7 @@ def test_a_cut_after_a_pass_but_within_its_escapes_keeps_what_comes_before(
 
 def test_damaged_data_gives_values_or_an_error(tiny_model: ValueModel) -> None:
     codes, levels = some_content((9, 11), spread=5)
+    codes = np.maximum(codes, 2)  # as a byte of its own the lowest value can be 0 as well as 1
     good = tiny_model.encode(codes, levels).to_bytes(2)
     refused, places = 0, range(0, 8 * len(good), 13)
     for place in places:
@@ -655,6 +656,27 @@ def test_the_bound_is_2_to_the_24(tiny: Tensors, largest: int) -> None:
         ValueModel(values, N, LEVELS)
 
 
+@pytest.mark.parametrize("above", [0, 1])
+def test_sums_of_features_count_as_large_as_they_are(tiny: Tensors, above: int) -> None:
+    """Three features for twelve neighbours, two for the eight positions around, in quarters."""
+    values, g = copied(tiny), 2
+    own, earlier, level, kind = (
+        np.abs(values[f"values.{g}.{name}"].astype(int))
+        for name in ("own", "earlier", "level", "kind")
+    )
+    inner, third = 12 * SIZES[g], len(earlier) // 3
+    most = (own[:, :inner].sum(1) + 3 * own[:, inner:].sum(1)).max()
+    most += (earlier[: 2 * third].sum(0) + 2 * earlier[2 * third :].sum(0)).max()
+    most = int(values["values.features"].max()) * most + 16 * (kind.max() + 1)
+    largest = ((1 << 24) - 1 - most) // 16
+    values[f"values.{g}.level"][1, 0] = largest + above
+    if above:
+        with pytest.raises(BundleError, match="more than float32"):
+            ValueModel(values, N, LEVELS)
+    else:
+        ValueModel(values, N, LEVELS)
+
+
 def extreme_model(tiny: Tensors, sums: bool) -> Tensors:
     """Every weight at an end of its type; with ``sums`` next to the bound."""
     rng = np.random.default_rng(5)
@@ -674,7 +696,7 @@ def extreme_model(tiny: Tensors, sums: bool) -> Tensors:
 
 
 def literal(
-    values: Tensors, g: int, kind: int, own: Any, earlier: Any, level: int
+    values: Tensors, g: int, kind: int, own: Any, earlier: Any, around: Any, level: int
 ) -> tuple[list[int], list[int]]:
     """The formulas in int64 for one position: rows and c."""
     prefix = f"values.{g}."
@@ -684,11 +706,16 @@ def literal(
     def features(q: Any) -> Any:
         return table[np.abs(q)] * np.sign(q)
 
+    def sums(q: Any) -> Any:
+        return (table[np.abs(q)].sum(0) + 2) // 4
+
     size, last = SIZES[g], t["last_bias"]
-    z = 16 * (t["level"][level] + t["kind"][kind]) + 8 + features(earlier) @ t["earlier"]
+    v = np.concatenate([features(earlier), table[np.abs(earlier)], sums(around)])
+    z = 16 * (t["level"][level] + t["kind"][kind]) + 8 + v @ t["earlier"]
     line = np.zeros(size, np.int64)
     if kind < 6:
-        z = z + features(own.reshape(-1)) @ t["own"][kind]
+        u = np.concatenate([features(own.reshape(-1)), sums(own)])
+        z = z + u @ t["own"][kind]
         line = (own * t["line"][kind]).sum(0)
     a1 = (z >> 4).clip(0, 255)
     a2 = ((a1 @ t["middle"] + t["middle_bias"] + 32) >> 6).clip(0, 255)
@@ -712,14 +739,19 @@ def test_float32_gives_what_whole_numbers_give(tiny: Tensors, kind: int, model_o
         own = rng.integers(-wide, wide + 1, (200, 12, size)) * (kind < 6)
         own[:9] = np.sign(own[:9]) * LARGEST
         earlier = rng.integers(-wide[:, 0], wide[:, 0] + 1, (200, first))
+        around = rng.integers(-wide, wide + 1, (200, 8, first))
         levels = rng.integers(FIRST_LEVELS[g], LEVELS + 1, 200).astype(np.uint8)
-        numbers = np.concatenate([own.reshape(200, -1), earlier], 1).astype(np.int8)
-        inputs = model._features[numbers.view(np.uint8)].astype(np.float32)
+        parts = [model._features[part.astype(np.int8).view(np.uint8)] for part in (own, earlier)]
+        sums = [np.abs(parts[0]), np.abs(model._features[around.astype(np.int8).view(np.uint8)])]
+        near, far = ((part.astype(int).sum(1) + 2) // 4 for part in sums)
+        inputs = np.concatenate(
+            [parts[0].reshape(200, -1), near, parts[1], np.abs(parts[1]), far], 1
+        ).astype(np.float32)
         rows, centres = model._groups[g].predicted(
             inputs, own.astype(np.int8), levels, [(kind, slice(None))]
         )
         for i in range(200):
-            expected = literal(values, g, kind, own[i], earlier[i], int(levels[i]))
+            expected = literal(values, g, kind, own[i], earlier[i], around[i], int(levels[i]))
             assert (rows[i].tolist(), centres[i].tolist()) == expected
             different.add(str(expected))
     assert len(different) > (50 if kind < 6 else 3)  # the first pass has no neighbours

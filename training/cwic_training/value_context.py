@@ -3,8 +3,9 @@
 The float twin of :mod:`cwic.value_network`. For the values of group g at a position::
 
     f   log2(1 + |q|) sign(q)                 of a value q
-    u   f of the own group at the 12 known neighbours of the pass, and of all earlier groups at
-        the position itself; 0 outside and where a group is not kept
+    u   of the own group f at the 12 known neighbours of the pass, and their |f| summed; of all
+        earlier groups f and |f| at the position itself, and |f| summed over the eight around;
+        sums are in quarters; 0 outside and where a group is not kept
     a1  clip(O[kind, g] u_own + E[g] u_earlier + V[g, level] + K[kind, g], 0, 255 / 32)
     a2  clip(H[g] a1 + b[g], 0, 255 / 32)
     mean, i = C[g] a2 + c[g]                  i: place of the scale, 8 i + 32 its index
@@ -33,6 +34,7 @@ from cwic_training.value_net import interval_bits
 __all__ = ["ValueContext"]
 
 _MIDDLE_SCALE = SCALES // 2
+_FIRST_OF_SIZES = 1 / 6
 _FIRST_SCALE = -1.0
 """Where the place of the scale starts: a deviation of about a third of a step."""
 
@@ -65,22 +67,25 @@ class ValueContext(nn.Module):
         """
         count, n, height, width = q.shape
         # One row per position of all pictures, then one of zeros for what lies outside.
-        rows = q.permute(0, 2, 3, 1).reshape(-1, n)
+        rows = _flat(q)
         rows = torch.cat([rows, rows.new_zeros(1, n)])
         features = torch.floor(FEATURE * rows.abs().add(1).log2() + 0.5) / FEATURE * rows.sign()
+        sizes = features[:-1].abs().view(count, height, width, n).permute(0, 3, 1, 2)
+        around = _quarter(F.avg_pool2d(sizes, 3, 1, 1, divisor_override=1) - sizes)
+        before = torch.cat([features[:-1], features[:-1].abs(), _flat(around)], 1)
         flat = levels.reshape(-1)
         pictures = torch.arange(count)[:, None] * (height * width)
         parts = [q.new_zeros(0, n)]
         order = []
         for scan, positions, neighbours in pass_tensors(height, width, str(q.device)):
             here = (pictures + positions).reshape(-1)
-            around = None
+            known = None
             if scan.offsets:
                 outside = (neighbours == height * width)[None]
-                around = (pictures[:, :, None] + neighbours).masked_fill(outside, len(rows) - 1)
-                around = around.reshape(len(here), -1)
+                known = (pictures[:, :, None] + neighbours).masked_fill(outside, len(rows) - 1)
+                known = known.reshape(len(here), -1)
             costs = [
-                group(scan.kind, rows, features, flat, here, around, self.quantised)
+                group(scan.kind, rows, features, before, flat, here, known, self.quantised)
                 for group in self.groups
             ]
             parts.append(torch.cat(costs, 1))
@@ -99,6 +104,16 @@ class ValueContext(nn.Module):
         return found
 
 
+def _flat(maps: Tensor) -> Tensor:
+    """[N, n, h, w] to a row for each position, [N h w, n]."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _quarter(sums: Tensor) -> Tensor:
+    """Of sums of features, as their integers are: rounded, half up."""
+    return torch.floor((FEATURE * sums + 2) / 4) / FEATURE
+
+
 class _Group(nn.Module):
     """Predicts values ``first`` to ``first + size - 1``, which are known together."""
 
@@ -109,8 +124,11 @@ class _Group(nn.Module):
         def weights(*shape: int, std: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape) * std)
 
-        self.own = weights(KINDS - 1, NEIGHBOURS * size, hidden, std=0.03)
-        self.earlier = weights(first, hidden, std=0.03)
+        self.own = weights(KINDS - 1, (NEIGHBOURS + 1) * size, hidden, std=0.03)
+        self.earlier = weights(3 * first, hidden, std=0.03)
+        with torch.no_grad():  # sizes are all of one sign, and sums of them are large
+            self.own[:, NEIGHBOURS * size :] *= _FIRST_OF_SIZES
+            self.earlier[first:] *= _FIRST_OF_SIZES
         self.level = nn.Parameter(torch.zeros(levels + 1, hidden))
         self.kind = nn.Parameter(torch.zeros(KINDS, hidden))
         self.middle = weights(hidden, hidden, std=1.4 / hidden**0.5)
@@ -125,9 +143,10 @@ class _Group(nn.Module):
         kind: int,
         rows: Tensor,
         features: Tensor,
+        before: Tensor,
         levels: Tensor,
         here: Tensor,
-        around: Tensor | None,
+        known: Tensor | None,
         quantised: bool,
     ) -> Tensor:
         """Bits of the group's values at M positions, [M, size].
@@ -135,9 +154,10 @@ class _Group(nn.Module):
         Args:
             kind: of the pass.
             rows, features: q and f of all positions, [P + 1, n]; the last row is 0.
+            before: f, |f| and sums of |f| around of all positions, [P, 3 n].
             levels: of all positions, [P].
             here: the positions, [M].
-            around: their known neighbours, [M, 12]; None in the first pass.
+            known: their known neighbours, [M, 12]; None in the first pass.
             quantised: on the grids of the integers.
         """
 
@@ -154,12 +174,14 @@ class _Group(nn.Module):
         level = F.one_hot(levels[here], len(self.level)).to(rows.dtype)
         z = level @ w(self.level, ACTIVATION, 1 << 15) + w(self.kind[kind], ACTIVATION, 1 << 15)
         if self.first:
-            z = z + features[here, : self.first] @ w(self.earlier, WEIGHT_GRID, 127)
+            earlier = before[here].view(len(here), 3, -1)[:, :, : self.first].flatten(1)
+            z = z + earlier @ w(self.earlier, WEIGHT_GRID, 127)
         line: Tensor | float = 0.0
-        if around is not None:
-            seen = features[:, own][around].flatten(1)
+        if known is not None:
+            seen = features[:, own][known]
+            seen = torch.cat([seen.flatten(1), _quarter(seen.abs().sum(1))], 1)
             z = z + seen @ w(self.own[kind], WEIGHT_GRID, 127)
-            numbers = rows[:, own][around]
+            numbers = rows[:, own][known]
             line = (numbers * w(self.line[kind], WEIGHT_GRID, 127)).sum(1)
         z = a(z) @ w(self.middle, WEIGHT_GRID, 127) + w(self.middle_bias, fine, 1 << 20)
         z = a(z) @ w(self.last, WEIGHT_GRID, 127) + w(self.last_bias, fine, 1 << 20)

@@ -11,7 +11,7 @@ from pathlib import Path
 TARGET = Path(__file__).with_name("container.hex")
 HEADER = [
     (b"\x89CWC", "magic"),
-    (b"\x05", "version 5"),
+    (b"\x06", "version 6"),
     (b"\x4a", "log2 of 4 lanes; log2 of 32 / 16 positions << 3; progressive"),
     (bytes(range(8)), "model_id"),
     (b"\x32", "quality 50"),

@@ -42,8 +42,8 @@ def network(g: int) -> dict[str, Any]:
     """The arrays of a group."""
     size, before, seed = SIZES[g], sum(SIZES[:g]), 100 + 10 * g
     return {
-        "own": noise(seed, [6, 12 * size, HIDDEN], -30, 34),
-        "earlier": noise(seed + 1, [before, HIDDEN], -60, 70) if before else [],
+        "own": noise(seed, [6, 13 * size, HIDDEN], -30, 34),
+        "earlier": noise(seed + 1, [3 * before, HIDDEN], -60, 70) if before else [],
         "level": noise(seed + 2, [LEVELS + 1, HIDDEN], -60, 100),
         "kind": noise(seed + 3, [7, HIDDEN], -60, 100),
         "middle": noise(seed + 4, [HIDDEN, HIDDEN], -60, 90),
@@ -55,7 +55,12 @@ def network(g: int) -> dict[str, Any]:
 
 
 def predicted(
-    t: dict[str, Any], kind: int, level: int, own: list[int], earlier: list[int]
+    t: dict[str, Any],
+    kind: int,
+    level: int,
+    own: list[int],
+    earlier: list[int],
+    around: list[list[int]],
 ) -> list[tuple[int, int]]:
     """Row and c of each value of a group.
 
@@ -65,17 +70,22 @@ def predicted(
         level: of the position.
         own: values of the group at the known neighbours, neighbour by neighbour.
         earlier: values of the groups before at the position.
+        around: of each of these the values at the eight positions around.
     """
 
     def feature(q: int) -> int:
         return FEATURES[abs(q)] * (1 if q > 0 else -1)
 
     size = len(t["last_bias"]) // 2
+    u = [feature(q) for q in own]
+    u += [(sum(FEATURES[abs(q)] for q in own[j::size]) + 2) // 4 for j in range(size)]
+    v = [feature(q) for q in earlier] + [FEATURES[abs(q)] for q in earlier]
+    v += [(sum(FEATURES[abs(q)] for q in each) + 2) // 4 for each in around]
     a1 = []
     for h in range(HIDDEN):
         z = 16 * (t["level"][level][h] + t["kind"][kind][h]) + 8
-        z += sum(feature(q) * t["own"][kind][i][h] for i, q in enumerate(own))
-        z += sum(feature(q) * t["earlier"][k][h] for k, q in enumerate(earlier))
+        z += sum(f * t["own"][kind][i][h] for i, f in enumerate(u)) if own else 0
+        z += sum(f * t["earlier"][k][h] for k, f in enumerate(v))
         a1.append(clip(z // 16, 0, 255))
     a2 = []
     for h in range(HIDDEN):
@@ -113,7 +123,17 @@ def code(
                     for j in range(size)
                 ]
                 earlier = [known[k, y, x] for k in range(first)]
-                for j, (row, c) in enumerate(predicted(t[g], kind, levels[y][x], own, earlier)):
+                around = [
+                    [
+                        known.get((k, y + dy, x + dx), 0)
+                        for dy in (-1, 0, 1)
+                        for dx in (-1, 0, 1)
+                        if dy or dx
+                    ]
+                    for k in range(first)
+                ]
+                here = predicted(t[g], kind, levels[y][x], own, earlier, around)
+                for j, (row, c) in enumerate(here):
                     q = values[first + j][y][x]
                     symbol = q - c + 31
                     ends = [*table[row], 65536]

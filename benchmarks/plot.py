@@ -37,26 +37,32 @@ def draw(result: dict[str, Any], published: dict[str, Any], path: Path) -> None:
     ):
         for name, points in result["curves"].items():
             if name not in _LEFT_OUT:
-                bold = name.startswith("cwic")
-                panel.plot(*_curve(points, key), ".-", label=name, linewidth=2.5 if bold else 1.2)
+                x, y, measured = _curve(points, key)
+                width = 2.5 if name.startswith("cwic") else 1.2
+                panel.plot(x, y, ".-", label=name, linewidth=width, markevery=slice(measured))
         for name, points in published["curves"].items():
-            x, y = _curve(points, key)
+            x, y, _ = _curve(points, key)
             panel.plot(x, y, "--", marker="x" if len(x) == 1 else "", color="0.6", linewidth=1)
             panel.annotate(name, (x[-1], y[-1]), (3, -3), textcoords="offset points", fontsize=7)
         panel.set(xlim=(0, _LARGEST_BPP), xlabel="bits per pixel, whole file", ylabel=label)
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
+    panels[0].legend(fontsize=8, loc="lower right")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
 
 
-def _curve(points: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    kept = [p for p in sorted(points, key=lambda p: float(p["bpp"])) if p["bpp"] <= _LARGEST_BPP]
-    values = [float(p[key]) for p in kept]
+def _curve(points: list[dict[str, Any]], key: str) -> tuple[list[float], list[float], int]:
+    """Rates and values up to the largest rate, and how many of them are points, not its end."""
+    ordered = sorted(points, key=lambda p: float(p["bpp"]))
+    rates, values = [float(p["bpp"]) for p in ordered], [float(p[key]) for p in ordered]
     if key == "ms_ssim":
         values = [-10 * float(np.log10(1 - value)) for value in values]
-    return [p["bpp"] for p in kept], values
+    kept = sum(rate <= _LARGEST_BPP for rate in rates)
+    if kept == len(rates):
+        return rates, values, kept
+    end = float(np.interp(_LARGEST_BPP, rates, values))
+    return [*rates[:kept], _LARGEST_BPP], [*values[:kept], end], kept
 
 
 def main() -> None:

@@ -660,9 +660,8 @@ def test_the_bound_is_2_to_the_24(tiny: Tensors, largest: int) -> None:
 def test_sums_of_features_count_as_large_as_they_are(tiny: Tensors, above: int) -> None:
     """Three features for twelve neighbours, two for the eight positions around, in quarters."""
     values, g = copied(tiny), 2
-    own, earlier, level, kind = (
-        np.abs(values[f"values.{g}.{name}"].astype(int))
-        for name in ("own", "earlier", "level", "kind")
+    own, earlier, kind = (
+        np.abs(values[f"values.{g}.{name}"].astype(int)) for name in ("own", "earlier", "kind")
     )
     inner, third = 12 * SIZES[g], len(earlier) // 3
     most = (own[:, :inner].sum(1) + 3 * own[:, inner:].sum(1)).max()

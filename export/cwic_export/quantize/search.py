@@ -116,4 +116,5 @@ def _plain(score: Score) -> dict[str, Any]:
 
 
 def _by_quality(values: Sequence[float]) -> dict[str, float]:
-    return {str(quality): round(float(value), 4) for quality, value in zip(QUALITIES, values, strict=True)}
+    pairs = zip(QUALITIES, values, strict=True)
+    return {str(quality): round(float(value), 4) for quality, value in pairs}

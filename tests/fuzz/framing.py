@@ -105,7 +105,7 @@ def repaired(data: bytes, model_id: bytes | None = None) -> bytes:
     """
     out = bytearray(data)
     if model_id is not None and len(out) >= _FIXED:
-        out[:5], out[6:14] = b"\x89CWC\5", model_id
+        out[:5], out[6:14] = b"\x89CWC\6", model_id
     found = _numbers(bytes(out))
     if found is None:
         return bytes(out)

@@ -120,7 +120,7 @@ def test_extremes_that_are_valid(fields: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        *(({"version": version}, VersionError) for version in (0, 1, 2, 3, 4, 6, 0x85, 255)),
+        *(({"version": version}, VersionError) for version in (0, 1, 2, 3, 4, 5, 7, 0x86, 255)),
         *(({"coder": coder}, CorruptError) for coder in (7, 7 << 3 | 7, 1 << 7, 255)),
         *(({"quality": quality}, CorruptError) for quality in (0, 101, 255)),
         *(({"flags": flags}, CorruptError) for flags in (32, 64, 128, 255)),

@@ -17,7 +17,7 @@ from cwic.container import Header, Stream
 from cwic.pillow_plugin import CwicImageFile
 
 
-@pytest.mark.parametrize("data", [b"\x89CWC", b"\x89CWC\5", b"\x89CWC\5" + bytes(50), b""])
+@pytest.mark.parametrize("data", [b"\x89CWC", b"\x89CWC\6", b"\x89CWC\6" + bytes(50), b""])
 def test_no_header(data: bytes) -> None:
     with pytest.raises(UnidentifiedImageError):
         opened(data)
@@ -28,7 +28,7 @@ def test_invalid_file(photo_path: Path) -> None:
         CwicImageFile(fp)
 
 
-@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("version", [4, 5, 7])
 def test_another_version_is_named(stream: bytes, version: int) -> None:
     with (
         pytest.warns(UserWarning, match="another version; install"),
@@ -114,7 +114,7 @@ def test_max_image_pixels(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_bomb_is_refused_before_its_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = b"\x89CWC\5\0modelid!\x32\0" + b"\xff\xff\xff\x07" * 2
+    head = b"\x89CWC\6\0modelid!\x32\0" + b"\xff\xff\xff\x07" * 2
     with pytest.raises(Image.DecompressionBombError):
         opened(head + b"\1" * (1 << 20))
 

@@ -55,7 +55,7 @@ def test_the_picture_gets_better_for_about_its_bytes(
 def test_a_budget_is_kept_and_used(codec: cwic.Codec, detail: Bytes, budget: int) -> None:
     plain, better = (codec.encode(detail, max_bytes=budget, effort=effort) for effort in (0, 8))
     assert 0.96 * budget <= len(better) <= budget
-    assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec) + 0.05
+    assert _psnr_db(detail, better, codec) > _psnr_db(detail, plain, codec) + 0.03
 
 
 def test_a_tiny_budget_is_met_without_a_search(codec: cwic.Codec, detail: Bytes) -> None:

@@ -190,7 +190,7 @@ def test_bits_that_buy_little_are_a_loss(pictures: list[Path]) -> None:
 
 
 def test_noise_in_values_costs_bits(encoder: onnx.ModelProto, scorer: Scorer) -> None:
-    """What is added to all values hardly changes the picture, but nothing is nothing any more."""
+    """Of what is added to all values nothing is nothing any more; the loss counts the bits."""
     score = scorer.score("encoder", biased(serialise(encoder), "projection.bias", 0.1))
     assert max(score.delta_bits) > 0.02
     assert score.loss_db > -min(score.delta_psnr_db)

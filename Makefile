@@ -20,7 +20,7 @@ $(READY): pyproject.toml runtime/cwic/_rans.c scripts/setup
 
 demo: $(READY)
 	$(BIN)/cwic export $(CHECKPOINT) -o $(OUT)/bundle
-	$(BIN)/cwic validate $(OUT)/bundle --reference $(CHECKPOINT) --images 'assets/kodim*.png'
+	$(BIN)/cwic validate $(OUT)/bundle --reference $(CHECKPOINT) --images 'assets/kodim*.png' --scales 1
 	$(BIN)/python -m benchmarks.demo assets/kodim03.png assets/kodim23.png -o $(OUT) \
 	  --model $(OUT)/bundle
 
@@ -31,7 +31,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow

@@ -15,16 +15,11 @@ from safetensors.torch import safe_open, save_file
 from tests.training.conftest import VALUES
 
 from cwic.errors import CheckpointError, UsageError
-from cwic_training.checkpoint import (
-    Checkpoint,
-    check_resumable,
-    load_checkpoint,
-    resumed_config,
-    save_checkpoint,
-)
+from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cwic_training.config import ModelConfig
 from cwic_training.model import CodecNetwork
 from cwic_training.recipe import Recipe
+from cwic_training.resume import check_resumable, resumed_config
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from cwic_training.checkpoint import load_checkpoint, save_checkpoint
 from cwic_training.config import DEFAULT_PRESETS, PRESETS
 from cwic_training.data import find_pictures
 from cwic_training.entropy import fit_entropy_model
-from cwic_training.fit import fit
 from cwic_training.options import fit_arguments, recipe_from
 from cwic_training.recipe import RATE_MODELS, VALUES_DEFAULTS, Recipe
 
@@ -152,6 +151,8 @@ def entropy_stage(
 
 
 def _run(stage: str, options: dict[str, Any]) -> None:
+    from cwic_training.fit import fit  # Lightning takes seconds to load
+
     result = fit(recipe=recipe_from(stage, options), **fit_arguments(options))
     if result.stopped:
         click.echo(

@@ -19,11 +19,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from cwic.errors import CheckpointError, TrainingError
-from cwic_training.checkpoint import CheckpointWriter, check_resumable, load_checkpoint
+from cwic_training.checkpoint import load_checkpoint
 from cwic_training.config import DEFAULT_PRESETS, PRESETS, ModelConfig
 from cwic_training.data import CropSampler, RandomCrops, ValidationPictures, find_pictures
 from cwic_training.grow import grown
 from cwic_training.recipe import Recipe
+from cwic_training.resume import check_resumable
+from cwic_training.run_folder import CheckpointWriter
 from cwic_training.task import CodecTask
 
 __all__ = ["FitResult", "fit"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cwic_training.checkpoint import load_checkpoint, resumed_config
+from cwic_training.checkpoint import load_checkpoint
 from cwic_training.config import DEFAULT_PRESETS, PRESETS
 from cwic_training.recipe import Recipe
+from cwic_training.resume import resumed_config
 
 __all__ = ["fit_arguments", "recipe_from"]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from cwic_training.data import open_centre
 from cwic_training.model import CodecNetwork
@@ -70,6 +69,9 @@ def quality_scales(
 
 
 def _ms_ssim(network: CodecNetwork, x: Tensor, scales: Sequence[float]) -> list[float]:
+    # Takes seconds to load, and most commands measure nothing.
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     found = []
     with torch.inference_mode():
         raw, p = network.analysed(x)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 __all__ = ["CONVENTION", "SMALLEST_MS_SSIM_PX", "Quality", "measure"]
 
@@ -41,6 +40,9 @@ def measure(picture: NDArray[np.uint8], restored: NDArray[np.uint8]) -> Quality:
     psnr_db = float(10 * np.log10(255**2 / max(mse, _SMALLEST_MSE)))
     if min(picture.shape[:2]) < SMALLEST_MS_SSIM_PX:
         return Quality(psnr_db, None)
+    # Takes seconds to load, and most commands measure nothing.
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
     with torch.inference_mode():
         value = multiscale_structural_similarity_index_measure(
             _planes(restored), _planes(picture), data_range=255.0

@@ -14,87 +14,16 @@ from numpy.typing import NDArray
 
 from cwic import rans
 from cwic.errors import TruncatedError
-from cwic.known import Geometry, geometry
 from cwic.layers import Step
 from cwic.level_model import IntervalPair
-from cwic.neighbourhood import sums_around
 from cwic.quantiser import LARGEST, ZERO, Quantiser
-from cwic.scan import NEIGHBOURS
 from cwic.symbol_model import SymbolModel
+from cwic.value_map import ValueMap
 from cwic.value_network import ESCAPE, REACH, SYMBOLS, GroupNetwork, check_tensors
 
 __all__ = ["ValueModel"]
 
 _Distributions: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32]]
-
-
-class ValueMap:
-    """The values known so far, and their features; 0: not kept or not known.
-
-    By group there is one more position, of zeros: what lies outside the map.
-    """
-
-    def __init__(
-        self, sizes: tuple[int, ...], features: NDArray[np.int8], height: int, width: int
-    ) -> None:
-        self.shape = height, width
-        self.order: Geometry = geometry(height, width)
-        self._features = features
-        self._firsts = np.cumsum([0, *sizes]).tolist()
-        positions = height * width
-        self._here = np.zeros((positions, sum(sizes)), np.int8)
-        self._around = np.zeros((positions, sum(sizes)), np.uint8)
-        self._summed = 0  # groups that are in `_around`
-        self._own = [np.zeros((positions + 1, size), np.int8) for size in sizes]
-        self._numbers = [np.zeros((positions + 1, size), np.int8) for size in sizes]
-
-    def fill(self, g: int, positions: NDArray[np.intp], values: NDArray[np.int8]) -> None:
-        """Make values of group g known, int8 [positions, c]."""
-        features = self._features[values.view(np.uint8)]
-        self._here[positions, self._firsts[g] : self._firsts[g + 1]] = features
-        self._own[g][positions] = features
-        self._numbers[g][positions] = values
-
-    def inputs(
-        self, g: int, kept: NDArray[np.intp]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-        """``inputs`` and ``numbers`` that predict group g at indices into the order of coding.
-
-        All that is coded of earlier groups has to be known.
-        """
-        for earlier in range(self._summed, g):
-            self._sum_around(earlier)
-        self._summed = max(self._summed, g)
-        neighbours = self.order.neighbours[kept]
-        own = self._own[g].take(neighbours, axis=0)
-        size, first = own.shape[2], self._firsts[g]
-        inputs = np.empty((len(kept), (NEIGHBOURS + 1) * size + 3 * first), np.float32)
-        bounds = np.cumsum([NEIGHBOURS * size, size, first, first])
-        of_own, of_sums, of_here, of_sizes, of_around = np.split(inputs, bounds, axis=1)
-        of_own[:] = own.reshape(of_own.shape)
-        sums = np.zeros(of_sums.shape, np.int16)
-        for neighbour in np.abs(own).swapaxes(0, 1):  # twice as fast as sum()
-            sums += neighbour
-        of_sums[:] = _quarter(sums)
-        positions = self.order.positions[kept]
-        # Whole rows, then their beginnings: take() copies what is not contiguous.
-        of_here[:] = self._here.take(positions, axis=0)[:, :first]
-        np.abs(of_here, out=of_sizes)
-        of_around[:] = self._around.take(positions, axis=0)[:, :first]
-        return inputs, self._numbers[g].take(neighbours, axis=0)
-
-    def _sum_around(self, g: int) -> None:
-        """Of a group that is known."""
-        part = slice(self._firsts[g], self._firsts[g + 1])
-        height, width = self.shape
-        large = np.abs(self._own[g][:-1]).reshape(height, width, -1).astype(np.int16)
-        sums = sums_around(large, "constant") - large
-        self._around[:, part] = _quarter(sums).reshape(height * width, -1)
-
-    def codes(self) -> NDArray[np.uint8]:
-        """All values as bytes ``q + 128``, uint8 [n, h, w]."""
-        values = np.concatenate([numbers[:-1] for numbers in self._numbers], axis=1)
-        return np.ascontiguousarray(values.T.view(np.uint8) ^ ZERO).reshape(-1, *self.shape)
 
 
 class ValueModel(SymbolModel[ValueMap, _Distributions]):
@@ -237,17 +166,28 @@ class ValueModel(SymbolModel[ValueMap, _Distributions]):
         positions = order.positions[kept]
         own = values[self._bounds[g] : self._bounds[g + 1]].T[positions]
         known.fill(g, positions, own)
-        inputs, numbers = known.inputs(g, kept)
-        rows, centre = self._groups[g].predicted(inputs, numbers, flat[positions], kinds)
+        rows, centre = self._rows(known, g, kept, flat[positions], kinds)
         return positions, own, rows, centre, np.cumsum(sizes)[:-1].tolist()
 
     def predicted_pass(
         self, known: ValueMap, g: int, kept: NDArray[np.intp], levels: NDArray[np.uint8], kind: int
     ) -> _Distributions:
         """Rows of the tables, and centres."""
-        inputs, numbers = known.inputs(g, kept)
-        rows, centre = self._groups[g].predicted(inputs, numbers, levels, [(kind, slice(None))])
+        rows, centre = self._rows(known, g, kept, levels, [(kind, slice(None))])
         return rows.reshape(-1), centre.reshape(-1)
+
+    def _rows(
+        self,
+        known: ValueMap,
+        g: int,
+        kept: NDArray[np.intp],
+        levels: NDArray[np.uint8],
+        kinds: list[tuple[int, slice]],
+    ) -> _Distributions:
+        """Rows and centres of group g at indices into the order of coding, [positions, c]."""
+        group = self._groups[g]
+        before = known.before(g, group.of_earlier).take(known.order.positions[kept], axis=0)
+        return group.predicted(*known.near(g, kept), before, levels, kinds)
 
     def decode_pass(self, decoder: rans.Decoder, predicted: _Distributions) -> NDArray[np.int8]:
         rows, centre = predicted
@@ -283,10 +223,6 @@ def _entries(
     np.minimum(symbol.view(np.uint32), np.uint32(ESCAPE), out=symbol.view(np.uint32))
     symbol += rows * np.int32(SYMBOLS)
     return symbol
-
-
-def _quarter(sums: NDArray[np.int16]) -> NDArray[np.int16]:
-    return sums + np.int16(2) >> 2
 
 
 def _limited(values: NDArray[np.int32]) -> NDArray[np.int8]:

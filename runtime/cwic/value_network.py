@@ -118,36 +118,48 @@ class GroupNetwork:
             most * (reach.max() + before.max(initial=0))
             + _LEVEL_GRID * (np.abs(of("level")).max() + np.abs(of("kind")).max() + 1)
         )
-        none = np.zeros((1, *own.shape[1:]))  # the first pass knows no neighbours
-        stacked = [np.concatenate([part, earlier]) for part in np.concatenate([own, none])]
-        self.first_weights = [(part / _LEVEL_GRID).astype(np.float32) for part in stacked]
+        self.own = (own / _LEVEL_GRID).astype(np.float32)
+        self.earlier = (earlier / _LEVEL_GRID).astype(np.float32).reshape(3, -1, own.shape[2])
         self.level = (level + 0.5).astype(np.float32)
         # 8 m stays below 2^20 then, whatever ``line`` holds.
         self.layers = ExactLayers(of)
-        none = np.zeros((1, NEIGHBOURS, size))
-        self.line = np.concatenate([of("line"), none]).astype(np.float32)
+        self.line = of("line").astype(np.float32)
+
+    def of_earlier(self, whole: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What earlier groups add to the sums of the first layer, [positions, H].
+
+        Args:
+            whole: f, abs(f) and sums around, [3, positions, k].
+        """
+        found: NDArray[np.float32] = whole[0] @ self.earlier[0]
+        for inputs, weights in zip(whole[1:], self.earlier[1:], strict=True):
+            found += inputs @ weights
+        return found
 
     def predicted(
         self,
-        inputs: NDArray[np.float32],
+        features: NDArray[np.int8],
         numbers: NDArray[np.int8],
+        neighbours: NDArray[np.intp],
+        z: NDArray[np.float32],
         levels: NDArray[np.uint8],
         kinds: list[tuple[int, slice]],
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Row of the table, and c, of each value: both [positions, c].
 
         Args:
-            inputs: own, then earlier, [positions, 13 c + 3 k].
-            numbers: own group at the neighbours, [positions, 12, c].
+            features, numbers: f and q of the own group, [places, c].
+            neighbours: places of the known neighbours, [positions, 12].
+            z: of :meth:`of_earlier`, [positions, H]; it is overwritten.
             levels: of the positions.
             kinds: kind of pass, and which positions are of it.
         """
-        z = np.empty((len(inputs), self.layers.hidden), np.float32)
-        line = np.empty((len(inputs), self.size), np.float32)
+        line = np.zeros((len(z), self.size), np.float32)
         for kind, part in kinds:
-            np.matmul(inputs[part], self.first_weights[kind], out=z[part])
             z[part] += self.level[kind].take(levels[part], axis=0)
-            np.einsum("ptc,tc->pc", numbers[part], self.line[kind], out=line[part], casting="safe")
+            if kind < len(self.own):  # else the first pass, which knows no neighbours
+                inputs, line[part] = _gathered(features, numbers, neighbours[part], self.line[kind])
+                z[part] += inputs @ self.own[kind]
         z = self.layers(z)
         line += 2 * z[:, : self.size] + 4
         mean = line.astype(np.int32) >> 3
@@ -158,6 +170,25 @@ class GroupNetwork:
         place += mean & (MEANS - 1)
         mean >>= 3
         return place, np.clip(mean, -LARGEST, LARGEST, out=mean)
+
+
+def _gathered(
+    features: NDArray[np.int8],
+    numbers: NDArray[np.int8],
+    neighbours: NDArray[np.intp],
+    line: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """u_own and the sum of line q, [positions, 13 c] and [positions, c]."""
+    count, size = len(neighbours), features.shape[1]
+    inputs = np.empty((count, NEIGHBOURS + 1, size), np.float32)
+    own = features.take(neighbours, axis=0)
+    inputs[:, :NEIGHBOURS] = own
+    sums = np.zeros((count, size), np.int16)
+    for neighbour in np.abs(own).swapaxes(0, 1):  # twice as fast as sum()
+        sums += neighbour
+    inputs[:, NEIGHBOURS] = sums + np.int16(2) >> 2
+    found = np.einsum("ptc,tc->pc", numbers.take(neighbours, axis=0), line, casting="safe")
+    return inputs.reshape(count, -1), found
 
 
 def check_tensors(tensors: Mapping[str, NDArray[Any]], n: int, levels: int) -> None:

@@ -741,13 +741,16 @@ def test_float32_gives_what_whole_numbers_give(tiny: Tensors, kind: int, model_o
         around = rng.integers(-wide, wide + 1, (200, 8, first))
         levels = rng.integers(FIRST_LEVELS[g], LEVELS + 1, 200).astype(np.uint8)
         parts = [model._features[part.astype(np.int8).view(np.uint8)] for part in (own, earlier)]
-        sums = [np.abs(parts[0]), np.abs(model._features[around.astype(np.int8).view(np.uint8)])]
-        near, far = ((part.astype(int).sum(1) + 2) // 4 for part in sums)
-        inputs = np.concatenate(
-            [parts[0].reshape(200, -1), near, parts[1], np.abs(parts[1]), far], 1
-        ).astype(np.float32)
-        rows, centres = model._groups[g].predicted(
-            inputs, own.astype(np.int8), levels, [(kind, slice(None))]
+        sizes = np.abs(model._features[around.astype(np.int8).view(np.uint8)]).astype(int)
+        whole = np.stack([parts[1], np.abs(parts[1]), (sizes.sum(1) + 2) // 4])
+        group = model._groups[g]
+        rows, centres = group.predicted(
+            parts[0].reshape(-1, size),
+            own.astype(np.int8).reshape(-1, size),
+            np.arange(200 * 12).reshape(200, 12),
+            group.of_earlier(whole.astype(np.float32)),
+            levels,
+            [(kind, slice(None))],
         )
         for i in range(200):
             expected = literal(values, g, kind, own[i], earlier[i], around[i], int(levels[i]))

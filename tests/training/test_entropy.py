@@ -235,7 +235,7 @@ def learn(
 ) -> tuple[ContextModel, EntropyReport]:
     torch.manual_seed(0)
     fit = SignFit(tiny, hidden)
-    entropy._train_context(fit, pictures, tiny.levels, RATES, steps, 4, 0, None)
+    entropy._train_context(fit, pictures, tiny.levels, RATES, entropy._Rate(steps), 4, 0, None)
     tensors = fit.tables(lambda: np.zeros(0))
     chosen = entropy._spread_levels(pictures, tiny.levels, RATES, 0)
     tensors["levels.frequencies"] = level_table(chosen, tiny.levels)
@@ -321,7 +321,9 @@ def test_crops_come_from_the_pictures_that_hold_one(tiny: ModelConfig) -> None:
     large = synthetic(np.zeros((tiny.n, 9, 12), np.uint8))
     torch.manual_seed(0)
     fit = SignFit(tiny, 4)
-    entropy._train_context(fit, [small, large], tiny.levels, RATES, 30, 2, 0, progress)
+    entropy._train_context(
+        fit, [small, large], tiny.levels, RATES, entropy._Rate(30), 2, 0, progress
+    )
     assert len(seen) == 30
     with torch.inference_mode():
         parts = entropy._tensors(large.codes[None], np.full((1, 9, 12), tiny.levels, np.uint8))
@@ -331,8 +333,9 @@ def test_crops_come_from_the_pictures_that_hold_one(tiny: ModelConfig) -> None:
 def test_the_last_steps_train_the_integers(tiny: ModelConfig) -> None:
     fit, seen = SignFit(tiny, 4), []
     picture = synthetic(np.ones((tiny.n, 8, 8), np.uint8))
+    rate = entropy._Rate(20)
     entropy._train_context(
-        fit, [picture], tiny.levels, RATES, 20, 1, 0, lambda _: seen.append(fit.net.quantised)
+        fit, [picture], tiny.levels, RATES, rate, 1, 0, lambda _: seen.append(fit.net.quantised)
     )
     assert seen == [False] * 14 + [True] * 6
 
@@ -526,3 +529,64 @@ def test_fitting_values_is_a_function_of_the_seed(photos: Any, what: str) -> Non
     else:
         for name in ("values.1.own", "values.2.last", "levels.frequencies"):
             assert not torch.equal(first.entropy[name], second.entropy[name])
+
+
+# ---- Training further -----------------------------------------------------------------------
+
+
+@pytest.fixture(params=["signs", "values"])
+def trained_before(
+    request: pytest.FixtureRequest,
+    trained: Checkpoint,
+    fitted: tuple[Checkpoint, EntropyReport],
+    fitted_values: tuple[Checkpoint, EntropyReport],
+) -> tuple[Checkpoint, tuple[Checkpoint, EntropyReport]]:
+    """A network, and what was fitted to it."""
+    return (trained, fitted) if request.param == "signs" else (valued(), fitted_values)
+
+
+def test_what_was_fitted_is_what_goes_on(
+    trained_before: tuple[Checkpoint, tuple[Checkpoint, EntropyReport]],
+) -> None:
+    network = trained_before[0].network()
+    before = trained_before[1][0].entropy
+    values = network.quantiser is not None
+    fit = ValueFit(network, 16) if values else SignFit(network.config, 16)
+    fit.start_from(before)
+    for name, table in fit.net.integers().items():
+        assert np.array_equal(table, before[name].numpy()), name
+
+
+def test_a_step_of_training_further_keeps_what_was_learnt(
+    trained_before: tuple[Checkpoint, tuple[Checkpoint, EntropyReport]],
+    photos: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And from noise nothing is known after one."""
+    checkpoint, (release, report) = trained_before
+    if checkpoint.config.codes == "signs":
+        monkeypatch.setattr(entropy, "_scales", lambda _: HIGH)
+    options = {**FAST, "steps": 1}
+    paths = photos.train_paths, photos.valid_paths
+    further = fit_entropy_model(checkpoint, *paths, initial=release, **options)[1]
+    anew = fit_entropy_model(checkpoint, *paths, **options)[1]
+    assert further.codes_bpp < report.codes_bpp + 0.3 * (anew.codes_bpp - report.codes_bpp)
+
+
+@pytest.mark.parametrize("kind", ["signs", "values"])
+def test_what_was_fitted_to_another_model_is_refused(
+    kind: str,
+    trained: Checkpoint,
+    fitted: tuple[Checkpoint, EntropyReport],
+    fitted_values: tuple[Checkpoint, EntropyReport],
+    photos: Any,
+) -> None:
+    pairs = {"signs": (trained, fitted_values[0]), "values": (valued(), fitted[0])}
+    checkpoint, other = pairs[kind]
+    paths = photos.train_paths[:1], photos.valid_paths[:1]
+    with pytest.raises(CheckpointError, match="has no own that fits.*; name a release of the same"):
+        fit_entropy_model(checkpoint, *paths, initial=other, **FAST)
+    own = fitted[0] if kind == "signs" else fitted_values[0]
+    wider = {**FAST, "hidden": 17}
+    with pytest.raises(CheckpointError, match="that fits this model; name a release"):
+        fit_entropy_model(checkpoint, *paths, initial=own, **wider)

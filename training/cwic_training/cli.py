@@ -120,6 +120,12 @@ def importance_stage(**options: Any) -> None:
 @_train_glob
 @_valid_glob
 @click.option("-o", "--out", type=_path, required=True, help="Release weights, .safetensors.")
+@click.option(
+    "--init",
+    "initial",
+    type=_path,
+    help="Train the context network of this release further, such as models/nano.safetensors.",
+)
 @click.option("--steps", default=3000, show_default=True, help="Of the context network.")
 @click.option("--batch", default=8, show_default=True, help="Crops of 256x256 pixels per step.")
 @_seed
@@ -128,17 +134,26 @@ def entropy_stage(
     train_glob: str,
     valid_glob: str,
     out: Path,
+    initial: Path | None,
     steps: int,
     batch: int,
     seed: int,
 ) -> None:
     """Train the entropy model of the frozen network of CKPT (a run's .safetensors)."""
     trained = load_checkpoint(checkpoint)
+    before = None if initial is None else load_checkpoint(initial)
     pictures = find_pictures(train_glob, "--train-glob")
     held_out = find_pictures(valid_glob, "--valid-glob")
     with click.progressbar(length=steps, label="context network", file=sys.stderr) as bar:
         release, report = fit_entropy_model(
-            trained, pictures, held_out, steps=steps, batch=batch, seed=seed, progress=bar.update
+            trained,
+            pictures,
+            held_out,
+            initial=before,
+            steps=steps,
+            batch=batch,
+            seed=seed,
+            progress=bar.update,
         )
     save_checkpoint(out, release)
     click.echo(

@@ -18,6 +18,7 @@ one, and a level is what it is taken for at that stage.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,16 +29,35 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cwic.exact_layers import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.exact_layers import ACTIVATION, LARGEST_ACTIVATION
 from cwic.layers import STAGES, layer_of, prefixes, stage_of, stand_ins
 from cwic.scan import KINDS, NEIGHBOURS
 from cwic_training.config import ModelConfig
-from cwic_training.grids import on_grid, whole
+from cwic_training.grids import (
+    ACTIVATIONS,
+    BIASES,
+    WEIGHTS,
+    Grid,
+    on_grid,
+    start_from,
+    whole,
+)
 from cwic_training.pass_tensors import pass_tensors
 
 __all__ = ["ContextNet"]
 
 _LOG2 = float(np.log(2))
+_FIRST = Grid(ACTIVATION, 127, np.int8)
+_GRIDS = {
+    "own": _FIRST,
+    "earlier": _FIRST,
+    "level": ACTIVATIONS,
+    "kind": ACTIVATIONS,
+    "middle": WEIGHTS,
+    "middle_bias": BIASES,
+    "last": WEIGHTS,
+    "last_bias": BIASES,
+}
 
 
 class ContextNet(nn.Module):
@@ -72,8 +92,9 @@ class ContextNet(nn.Module):
         self.register_buffer("allowed", allowed[:, :, None].float(), persistent=False)
         self.quantised = False
 
-    def _w(self, weight: Tensor, grid: int, largest: int) -> Tensor:
-        return on_grid(weight, grid, largest) if self.quantised else weight
+    def _w(self, name: str) -> Tensor:
+        weight, grid = self.get_parameter(name), _GRIDS[name]
+        return on_grid(weight, grid.grid, grid.largest) if self.quantised else weight
 
     def _a(self, z: Tensor) -> Tensor:
         a = z.clamp(0, LARGEST_ACTIVATION / ACTIVATION)
@@ -126,19 +147,10 @@ class ContextNet(nn.Module):
 
     def _weights(self) -> dict[str, Tensor]:
         """The weights of a forward pass: as they are, or as the integers that they become."""
-        fine = ACTIVATION * WEIGHT_GRID
-        earlier = self._w(self.earlier, ACTIVATION, 127) * self.allowed
-        level = self._w(self.level, ACTIVATION, 1 << 15).transpose(0, 1)
-        return {
-            "own": self._w(self.own, ACTIVATION, 127),
-            "earlier": earlier.flatten(1),
-            "level": level.flatten(1),
-            "kind": self._w(self.kind, ACTIVATION, 1 << 15),
-            "middle": self._w(self.middle, WEIGHT_GRID, 127),
-            "middle_bias": self._w(self.middle_bias, fine, 1 << 20),
-            "last": self._w(self.last, WEIGHT_GRID, 127),
-            "last_bias": self._w(self.last_bias, fine, 1 << 20),
-        }
+        found = {name: self._w(name) for name in _GRIDS}
+        found["earlier"] = (found["earlier"] * self.allowed).flatten(1)
+        found["level"] = found["level"].transpose(0, 1).flatten(1)
+        return found
 
     def _level_bias(self, levels: Tensor, order: _Order | None, weight: Tensor) -> Tensor:
         """What levels [M] add to the first layer, [M, L hidden]."""
@@ -174,19 +186,20 @@ class ContextNet(nn.Module):
     @torch.no_grad()
     def integers(self) -> dict[str, NDArray[np.integer]]:
         """The arrays of :mod:`cwic.context`, named as there."""
-
+        found = {f"codes.{name}": whole(getattr(self, name), grid) for name, grid in _GRIDS.items()}
         earlier = (self.earlier * self.allowed).permute(1, 0, 2)
-        grid = ACTIVATION * WEIGHT_GRID
-        return {
-            "codes.own": whole(self.own, ACTIVATION, 127, np.int8),
-            "codes.earlier": whole(earlier, ACTIVATION, 127, np.int8),
-            "codes.level": whole(self.level, ACTIVATION, 1 << 15, np.int32),
-            "codes.kind": whole(self.kind, ACTIVATION, 1 << 15, np.int32),
-            "codes.middle": whole(self.middle, WEIGHT_GRID, 127, np.int8),
-            "codes.middle_bias": whole(self.middle_bias, grid, 1 << 20, np.int32),
-            "codes.last": whole(self.last, WEIGHT_GRID, 127, np.int8),
-            "codes.last_bias": whole(self.last_bias, grid, 1 << 20, np.int32),
-        }
+        return {**found, "codes.earlier": whole(earlier, _GRIDS["earlier"])}
+
+    def start_from(self, tables: Mapping[str, Tensor]) -> None:
+        """Set all weights to those that :meth:`integers` made of others.
+
+        Raises:
+            CheckpointError: they are of another model.
+        """
+        own = {name: tables[key] for name in _GRIDS if (key := f"codes.{name}") in tables}
+        if "earlier" in own and own["earlier"].ndim == 3:
+            own["earlier"] = own["earlier"].permute(1, 0, 2)
+        start_from(self, _GRIDS, own)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ _LOWEST_SCALE = 0.05
 _GOLDEN = 0.618034
 _CROP = 32
 _LEARNING_RATE = 4e-3
-_DECAY = 0.7
-"""Last part of the steps over which the learning rate falls to zero."""
+_FURTHER = 2e-3
+"""Of a network that has been trained."""
 _QUANTISED = 0.3
 """Last part of the steps that train the integers."""
 _TYPICAL_PICTURES = 16
@@ -80,11 +80,30 @@ class EntropyReport:
     progressive_ratio: float
 
 
+@dataclass(frozen=True)
+class _Rate:
+    """The learning rate by step.
+
+    Attributes:
+        steps: of the optimiser.
+        highest: of the first steps.
+        decay: last part of the steps over which it falls to zero.
+    """
+
+    steps: int
+    highest: float = _LEARNING_RATE
+    decay: float = 0.7
+
+    def at(self, step: int) -> float:
+        return self.highest * min(1.0, (self.steps - step) / (self.steps * self.decay))
+
+
 def fit_entropy_model(
     checkpoint: Checkpoint,
     train: Sequence[Path],
     valid: Sequence[Path],
     *,
+    initial: Checkpoint | None = None,
     steps: int = 3000,
     batch: int = 8,
     hidden: int = 64,
@@ -98,6 +117,8 @@ def fit_entropy_model(
         checkpoint: a network trained with an importance map.
         train: pictures to train on; their codes are held in memory, 33 kB for 512 x 512.
         valid: pictures to measure on.
+        initial: a release whose entropy network is trained further; `checkpoint` may be another
+            network of its shape. Default: from noise.
         steps: optimiser steps of the context network.
         batch: crops of 32 x 32 positions per step.
         hidden: width of the context network.
@@ -109,7 +130,8 @@ def fit_entropy_model(
         The release checkpoint (weights rounded to half, integers inside) and the costs.
 
     Raises:
-        CheckpointError: the network's importance map was never trained.
+        CheckpointError: the network's importance map was never trained, or the entropy network of
+            `initial` is of another model.
         TrainingError: a picture is unreadable; the message names it.
     """
     if checkpoint.training.get("stage") == "main":
@@ -126,8 +148,11 @@ def fit_entropy_model(
     fit: SymbolFit = (
         SignFit(config, hidden) if config.codes == "signs" else ValueFit(network, hidden)
     )
+    if initial is not None:
+        fit.start_from(initial.entropy)
     pictures = list(_pictures(network, fit, train, largest_px))
-    _train_context(fit, pictures, config.levels, scales, steps, batch, seed, progress)
+    rate = _Rate(steps) if initial is None else _Rate(steps, _FURTHER, decay=1.0)
+    _train_context(fit, pictures, config.levels, scales, rate, batch, seed, progress)
     tables = fit.tables(lambda: _typical_bits(fit, pictures, config.levels))
     tables["levels.frequencies"] = level_table(
         _spread_levels(pictures, config.levels, scales, seed), config.levels
@@ -184,19 +209,19 @@ def _train_context(
     pictures: list[_Picture],
     levels: int,
     scales: tuple[float, float],
-    steps: int,
+    rate: _Rate,
     batch: int,
     seed: int,
     progress: Callable[[int], None] | None,
 ) -> None:
     rng = np.random.default_rng([seed, 4])
-    optimiser = torch.optim.Adam(fit.net.parameters(), _LEARNING_RATE)
+    optimiser = torch.optim.Adam(fit.net.parameters())
     side = min(_CROP, max(min(p.importance.shape) for p in pictures))
     large = [p for p in pictures if min(p.importance.shape) >= side]
-    for step in range(steps):
-        fit.net.quantised = step >= steps * (1 - _QUANTISED)
+    for step in range(rate.steps):
+        fit.net.quantised = step >= rate.steps * (1 - _QUANTISED)
         for group in optimiser.param_groups:
-            group["lr"] = _LEARNING_RATE * min(1.0, (steps - step) / (steps * _DECAY))
+            group["lr"] = rate.at(step)
         sent, chosen = _crops(fit, large, levels, scales, side, batch, rng)
         progressive = fit.progressive and step % _PROGRESSIVE == 0
         loss = fit.loss(fit.cost(sent, chosen, progressive=progressive), chosen)

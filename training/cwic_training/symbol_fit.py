@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,14 @@ class SymbolFit(ABC):
         Args:
             typical_bits: finds what a position of each level takes, [L + 1], rising from 0.
         """
+
+    def start_from(self, tables: Mapping[str, Tensor]) -> None:
+        """Let the network be the one that :meth:`tables` were made of.
+
+        Raises:
+            CheckpointError: they are of another model.
+        """
+        self.net.start_from(tables)
 
 
 class SignFit(SymbolFit):

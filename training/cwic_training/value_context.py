@@ -18,16 +18,18 @@ and activations, means and places are rounded, with straight-through gradients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cwic.exact_layers import ACTIVATION, LARGEST_ACTIVATION, WEIGHT_GRID
+from cwic.exact_layers import ACTIVATION, LARGEST_ACTIVATION
 from cwic.scan import KINDS, NEIGHBOURS
 from cwic.value_network import FEATURE, MEANS, SCALES, scale_of
-from cwic_training.grids import on_grid, whole
+from cwic_training.grids import ACTIVATIONS, BIASES, WEIGHTS, on_grid, start_from, whole
 from cwic_training.pass_tensors import pass_tensors
 from cwic_training.value_net import interval_bits
 
@@ -37,6 +39,18 @@ _MIDDLE_SCALE = SCALES // 2
 _FIRST_OF_SIZES = 1 / 6
 _FIRST_SCALE = -1.0
 """Where the place of the scale starts: a deviation of about a third of a step."""
+
+_GRIDS = {
+    "own": WEIGHTS,
+    "earlier": WEIGHTS,
+    "level": ACTIVATIONS,
+    "kind": ACTIVATIONS,
+    "middle": WEIGHTS,
+    "middle_bias": BIASES,
+    "last": WEIGHTS,
+    "last_bias": BIASES,
+    "line": WEIGHTS,
+}
 
 
 class ValueContext(nn.Module):
@@ -103,6 +117,16 @@ class ValueContext(nn.Module):
                 found |= {f"values.{g}.{name}": array for name, array in group.integers().items()}
         return found
 
+    def start_from(self, tables: Mapping[str, Tensor]) -> None:
+        """Set all weights to those that :meth:`integers` made of others.
+
+        Raises:
+            CheckpointError: they are of another model.
+        """
+        for g, group in enumerate(self.groups):
+            own = {name: tables.get(f"values.{g}.{name}") for name in _GRIDS}
+            start_from(group, _GRIDS, {k: v for k, v in own.items() if v is not None})
+
 
 def _flat(maps: Tensor) -> Tensor:
     """[N, n, h, w] to a row for each position, [N h w, n]."""
@@ -161,30 +185,31 @@ class _Group(nn.Module):
             quantised: on the grids of the integers.
         """
 
-        def w(weight: Tensor, grid: int, largest: int) -> Tensor:
-            return on_grid(weight, grid, largest) if quantised else weight
+        def w(name: str, kind: int | None = None) -> Tensor:
+            grid, parameter = _GRIDS[name], self.get_parameter(name)
+            weight: Tensor = parameter if kind is None else parameter[kind]
+            return on_grid(weight, grid.grid, grid.largest) if quantised else weight
 
         def a(z: Tensor) -> Tensor:
             z = z.clamp(0, LARGEST_ACTIVATION / ACTIVATION)
             return on_grid(z, ACTIVATION, LARGEST_ACTIVATION) if quantised else z
 
         own = slice(self.first, self.first + self.size)
-        fine = ACTIVATION * WEIGHT_GRID
         # A product with one-hot rows: the gradient of an index is slow.
         level = F.one_hot(levels[here], len(self.level)).to(rows.dtype)
-        z = level @ w(self.level, ACTIVATION, 1 << 15) + w(self.kind[kind], ACTIVATION, 1 << 15)
+        z = level @ w("level") + w("kind", kind)
         if self.first:
             earlier = before[here].view(len(here), 3, -1)[:, :, : self.first].flatten(1)
-            z = z + earlier @ w(self.earlier, WEIGHT_GRID, 127)
+            z = z + earlier @ w("earlier")
         line: Tensor | float = 0.0
         if known is not None:
             seen = features[:, own][known]
             seen = torch.cat([seen.flatten(1), _quarter(seen.abs().sum(1))], 1)
-            z = z + seen @ w(self.own[kind], WEIGHT_GRID, 127)
+            z = z + seen @ w("own", kind)
             numbers = rows[:, own][known]
-            line = (numbers * w(self.line[kind], WEIGHT_GRID, 127)).sum(1)
-        z = a(z) @ w(self.middle, WEIGHT_GRID, 127) + w(self.middle_bias, fine, 1 << 20)
-        z = a(z) @ w(self.last, WEIGHT_GRID, 127) + w(self.last_bias, fine, 1 << 20)
+            line = (numbers * w("line", kind)).sum(1)
+        z = a(z) @ w("middle") + w("middle_bias")
+        z = a(z) @ w("last") + w("last_bias")
         mean, place = z.chunk(2, 1)
         mean = mean + line
         place = place * MEANS + _MIDDLE_SCALE
@@ -197,15 +222,4 @@ class _Group(nn.Module):
         return interval_bits(rows[here, own], mean, scale_of(place).log())
 
     def integers(self) -> dict[str, NDArray[np.integer]]:
-        grid = ACTIVATION * WEIGHT_GRID
-        return {
-            "own": whole(self.own, WEIGHT_GRID, 127, np.int8),
-            "earlier": whole(self.earlier, WEIGHT_GRID, 127, np.int8),
-            "level": whole(self.level, ACTIVATION, 1 << 15, np.int32),
-            "kind": whole(self.kind, ACTIVATION, 1 << 15, np.int32),
-            "middle": whole(self.middle, WEIGHT_GRID, 127, np.int8),
-            "middle_bias": whole(self.middle_bias, grid, 1 << 20, np.int32),
-            "last": whole(self.last, WEIGHT_GRID, 127, np.int8),
-            "last_bias": whole(self.last_bias, grid, 1 << 20, np.int32),
-            "line": whole(self.line, WEIGHT_GRID, 127, np.int8),
-        }
+        return {name: whole(self.get_parameter(name), grid) for name, grid in _GRIDS.items()}

@@ -231,8 +231,10 @@ class Codec:
     def salvage(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Salvaged:
         """Restore what is intact of a stream that was cut or damaged behind its header.
 
-        Every section and chunk that is used has passed its checksum. A tile whose codes end
-        early keeps its whole passes: it is coarser. A tile without levels is lost.
+        Every section and chunk that is used has passed its checksum, but for the last bytes of a
+        cut stream, which have lost theirs; where they say more than a writer could have, they
+        count as lost. A tile whose codes end early keeps its whole passes: it is coarser. A tile
+        without levels is lost.
 
         Args, errors: as :meth:`decode`; a damaged header cannot be salvaged.
         """

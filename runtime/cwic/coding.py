@@ -5,6 +5,7 @@ No network that sees pixels takes part: this is what any two machines agree on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -151,19 +152,28 @@ class MapCoder:
         return codes, np.zeros((height, width), np.uint8)
 
     def _intact(self, sections: Sections, levels: Bytes, header: Header) -> Decoded:
-        """What can be read."""
+        """What can be read; without bytes that no checksum covers where they cannot be right."""
+        data, checked = sections.codes, len(sections.codes) - sections.unchecked
+        for end in sorted({len(data), checked}, reverse=True):
+            with contextlib.suppress(StreamError):
+                return self._begun(data[:end], levels, header, whole=sections.complete)
+        codes, reached = self._nothing(*levels.shape)
+        return Decoded(codes, levels, reached)
+
+    def _begun(self, data: bytes, levels: Bytes, header: Header, *, whole: bool) -> Decoded:
+        """What the beginning of a codes section says.
+
+        Raises:
+            StreamError: it says all there is, and is not what a writer writes.
+        """
         # A stream of 16-bit words may have been cut in the middle of one.
-        odd = (len(sections.codes) - rans.head_bytes(header.lanes)) % 2
-        try:
-            decoder = rans.Decoder(sections.codes[: len(sections.codes) - odd], header.lanes)
-            found = self.context.decode_codes(
-                decoder, levels, progressive=header.progressive, available=True
-            )
-            if sections.complete:
-                decoder.finish()  # checksums are right, so anything but the end is wrong codes
-        except StreamError:
-            codes, reached = self._nothing(*levels.shape)
-            return Decoded(codes, levels, reached)
+        odd = (len(data) - rans.head_bytes(header.lanes)) % 2
+        decoder = rans.Decoder(data[: len(data) - odd], header.lanes)
+        found = self.context.decode_codes(
+            decoder, levels, progressive=header.progressive, available=True
+        )
+        if whole or self._count(found.levels) == self.context.codes.count(found.reached):
+            decoder.finish()
         return found
 
     def _levels(self, tile: Tile, sections: Sections, header: Header) -> Bytes:

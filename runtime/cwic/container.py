@@ -65,11 +65,13 @@ class Sections:
         levels: the levels section; None if it was lost (only in a salvaged stream).
         codes: the codes section, or as much of its beginning as is intact.
         complete: whether nothing of the tile is missing.
+        unchecked: bytes at the end of `codes` whose checksum is missing (only of a cut stream).
     """
 
     levels: bytes | None
     codes: bytes
     complete: bool = True
+    unchecked: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _read_tiles(data: bytes, layout: Layout, *, salvage: bool) -> tuple[Sections
     at = layout.codes_start
     parts: list[list[bytes]] = [[] for _ in layout.codes]
     broken: set[int] = set()  # what follows a lost chunk cannot be decoded
+    unchecked = [0] * len(parts)
     for tile, start, end in chunks(layout.codes, layout.header.progressive):
         if at > len(data):
             break
@@ -183,7 +186,8 @@ def _read_tiles(data: bytes, layout: Layout, *, salvage: bool) -> tuple[Sections
         except TruncatedError:
             if not salvage:
                 raise
-            chunk = data[at : at + end - start]  # all that is left of it, unchecked
+            chunk = data[at : at + end - start]  # all that is left of it
+            unchecked[tile] = 0 if tile in broken else len(chunk)
         except StreamError:
             if not salvage:
                 raise
@@ -193,6 +197,6 @@ def _read_tiles(data: bytes, layout: Layout, *, salvage: bool) -> tuple[Sections
         at += end - start + CRC_BYTES
     found = [b"".join(part) for part in parts]
     return tuple(
-        Sections(lv, codes, lv is not None and len(codes) == size)
-        for lv, codes, size in zip(levels, found, layout.codes, strict=True)
+        Sections(lv, codes, lv is not None and len(codes) == size, tail)
+        for lv, codes, size, tail in zip(levels, found, layout.codes, unchecked, strict=True)
     )

@@ -35,8 +35,9 @@ class ValueMap:
         positions = height * width
         self._own = [np.zeros((positions + 1, size), np.int8) for size in sizes]
         self._numbers = [np.zeros((positions + 1, size), np.int8) for size in sizes]
-        # Of values of whole groups: features, their sizes, and sums of these around.
-        self._whole = np.empty((3, positions, self._firsts[-2]), np.float32)
+        # Of groups that are known: features, and sums of their sizes around.
+        self._here = np.empty((positions, self._firsts[-2]), np.int8)
+        self._around = np.empty((positions, self._firsts[-2]), np.uint8)
         self._before = (0, np.zeros((0, 0), np.float32))
 
     def fill(self, g: int, positions: NDArray[np.intp], values: NDArray[np.int8]) -> None:
@@ -59,7 +60,9 @@ class ValueMap:
         return self._own[g], self._numbers[g], self.order.neighbours[kept]
 
     def before(
-        self, g: int, product: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+        self,
+        g: int,
+        product: Callable[[NDArray[np.int8], NDArray[np.uint8]], NDArray[np.float32]],
     ) -> NDArray[np.float32]:
         """What a product makes of the earlier groups, all of whose values are known, [h w, H].
 
@@ -67,24 +70,25 @@ class ValueMap:
 
         Args:
             g: group.
-            product: of features, their sizes and sums of these around, float32 [3, h w, k].
+            product: of features and sums of their sizes around, both [h w, k].
         """
         done, found = self._before
         if done < g or not found.size:
             for earlier in range(done, g):
                 self._add(earlier)
-            found = product(self._whole[:, :, : self._firsts[g]])
+            known = slice(self._firsts[g])
+            found = product(self._here[:, known], self._around[:, known])
             self._before = g, found
         return found
 
     def _add(self, g: int) -> None:
         """A group whose values are known to those that later ones are predicted from."""
-        here, sizes, around = self._whole[:, :, self._firsts[g] : self._firsts[g + 1]]
-        here[:] = self._own[g][:-1]
-        np.abs(here, out=sizes)
-        large = np.abs(self._own[g][:-1]).reshape(*self.shape, -1).astype(np.int16)
+        part = slice(self._firsts[g], self._firsts[g + 1])
+        own = self._own[g][:-1]
+        self._here[:, part] = own
+        large = np.abs(own).reshape(*self.shape, -1).astype(np.int16)
         sums = sums_around(large, "constant") - large
-        around[:] = (sums + np.int16(2) >> 2).reshape(around.shape)
+        self._around[:, part] = (sums + np.int16(2) >> 2).reshape(own.shape)
 
     def codes(self) -> NDArray[np.uint8]:
         """All values as bytes ``q + 128``, uint8 [n, h, w]."""

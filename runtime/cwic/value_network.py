@@ -125,15 +125,18 @@ class GroupNetwork:
         self.layers = ExactLayers(of)
         self.line = of("line").astype(np.float32)
 
-    def of_earlier(self, whole: NDArray[np.float32]) -> NDArray[np.float32]:
+    def of_earlier(self, here: NDArray[np.int8], around: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What earlier groups add to the sums of the first layer, [positions, H].
 
         Args:
-            whole: f, abs(f) and sums around, [3, positions, k].
+            here: their f, [positions, k].
+            around: the sums of abs(f) around, [positions, k].
         """
-        found: NDArray[np.float32] = whole[0] @ self.earlier[0]
-        for inputs, weights in zip(whole[1:], self.earlier[1:], strict=True):
-            found += inputs @ weights
+        inputs = here.astype(np.float32)
+        found: NDArray[np.float32] = inputs @ self.earlier[0]
+        found += np.abs(inputs, out=inputs) @ self.earlier[1]
+        inputs[:] = around
+        found += inputs @ self.earlier[2]
         return found
 
     def predicted(

@@ -505,25 +505,20 @@ def test_many_lost_tiles_are_counted(watched: Codec, tiled: Tiled) -> None:
 
 def test_any_damage_gives_a_picture_or_an_error(watched: Codec, either_stream: bytes) -> None:
     rng = np.random.default_rng(3)
-    pictures = unnoticed = 0
+    pictures = 0
     for _ in range(150):
         bad = bytearray(either_stream)
         for _ in range(int(rng.integers(1, 4))):
             bad[int(rng.integers(len(bad)))] ^= 1 << int(rng.integers(8))
         try:
-            length = int(rng.integers(len(bad) // 2, len(bad)))
-            salvaged = watched.salvage(bytes(bad[:length]))
+            salvaged = watched.salvage(bytes(bad[: int(rng.integers(len(bad) // 2, len(bad)))]))
         except StreamError as error:
             assert "\n" not in str(error)
         else:
             assert salvaged.image.size == (137, 103)
-            if not salvaged.left_out:
-                # What a cut chunk has left is unchecked: flipped, it may be codes of fewer words.
-                assert watched.salvage(either_stream[:length]).left_out
-                unnoticed += 1
+            assert salvaged.left_out
             pictures += 1
     assert pictures > 100
-    assert unnoticed <= 1
 
 
 def test_levels_that_do_not_decode_are_lost(watched: Codec, tiled: Tiled) -> None:

@@ -742,13 +742,13 @@ def test_float32_gives_what_whole_numbers_give(tiny: Tensors, kind: int, model_o
         levels = rng.integers(FIRST_LEVELS[g], LEVELS + 1, 200).astype(np.uint8)
         parts = [model._features[part.astype(np.int8).view(np.uint8)] for part in (own, earlier)]
         sizes = np.abs(model._features[around.astype(np.int8).view(np.uint8)]).astype(int)
-        whole = np.stack([parts[1], np.abs(parts[1]), (sizes.sum(1) + 2) // 4])
+        far = ((sizes.sum(1) + 2) // 4).astype(np.uint8)
         group = model._groups[g]
         rows, centres = group.predicted(
             parts[0].reshape(-1, size),
             own.astype(np.int8).reshape(-1, size),
             np.arange(200 * 12).reshape(200, 12),
-            group.of_earlier(whole.astype(np.float32)),
+            group.of_earlier(parts[1], far),
             levels,
             [(kind, slice(None))],
         )

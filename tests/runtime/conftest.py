@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.runtime.tiny_values import Tensors, arrays, golden_model, read_golden
 
 import cwic
+from cwic.value_model import ValueModel
 
 SIGNS = "nano-signs"
 
@@ -38,3 +40,14 @@ def small(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def stream(codec: cwic.Codec, small: NDArray[np.uint8]) -> bytes:
     return codec.encode(small, quality=50)
+
+
+@pytest.fixture(scope="session")
+def tensors() -> Tensors:
+    """Of :mod:`tests.runtime.tiny_values`; tests that change them work on copies."""
+    return arrays(read_golden())
+
+
+@pytest.fixture(scope="session")
+def value_model() -> ValueModel:
+    return golden_model()

@@ -43,6 +43,8 @@ _FURTHER = 2e-3
 _QUANTISED = 0.3
 """Last part of the steps that train the integers."""
 _TYPICAL_PICTURES = 16
+_NEXT_TO_NOTHING = 0.1
+"""Bits of a position below which pictures count as equal."""
 _PROGRESSIVE = 4
 """Each such step is taken in the order of a progressive stream."""
 
@@ -259,17 +261,22 @@ def _tensors(sent: NDArray[np.uint8], levels: NDArray[np.uint8]) -> tuple[Tensor
 
 
 def _typical_bits(fit: SymbolFit, pictures: list[_Picture], levels: int) -> NDArray[np.float64]:
-    """Mean bits of a position in parts of some pictures that are all of one level, [L + 1]."""
+    """Bits of a position in parts of some pictures that are all of one level, [L + 1].
+
+    The geometric mean of the pictures: one takes twice as much as another at every level, and
+    what is expected of a third should be as likely too much as too little.
+    """
     some = pictures[:: max(1, len(pictures) // _TYPICAL_PICTURES)][:_TYPICAL_PICTURES]
     side = min(_CROP, *(min(picture.importance.shape) for picture in some))
     parts = [picture.codes[:, :side, :side] for picture in some]
-    mean = np.zeros(levels + 1)
+    typical = np.zeros(levels + 1)
     for level in range(1, levels + 1):
         chosen = np.full((len(parts), side, side), level, np.uint8)
         sent = np.stack([fit.sent(part, chosen[0]) for part in parts])
         with torch.inference_mode():
-            mean[level] = float(fit.cost(*_tensors(sent, chosen)).sum()) / chosen.size
-    rising: NDArray[np.float64] = np.maximum.accumulate(mean) + 1e-3 * np.arange(levels + 1)
+            bits = fit.cost(*_tensors(sent, chosen)).sum((1, 2, 3)) / side**2
+        typical[level] = float((bits + _NEXT_TO_NOTHING).log().mean().exp()) - _NEXT_TO_NOTHING
+    rising: NDArray[np.float64] = np.maximum.accumulate(typical) + 1e-3 * np.arange(levels + 1)
     return rising
 
 

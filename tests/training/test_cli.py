@@ -34,7 +34,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(options, config=config, recipe=recipe)
         return FitResult(recipe.steps, False, options["folder"])
 
-    monkeypatch.setattr(cli, "fit", fit)
+    monkeypatch.setattr("cwic_training.fit.fit", fit)
     return seen
 
 
@@ -271,7 +271,9 @@ def test_rates_are_of_the_importance_stage(
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_result_is_one_line(monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
-    monkeypatch.setattr(cli, "fit", lambda *_, **__: FitResult(9, stopped, Path("run")))
+    monkeypatch.setattr(
+        "cwic_training.fit.fit", lambda *_, **__: FitResult(9, stopped, Path("run"))
+    )
     result = invoke("main", *GLOBS)
     assert result.exit_code == 0
     assert result.output == (

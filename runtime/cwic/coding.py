@@ -154,9 +154,11 @@ class MapCoder:
     def _intact(self, sections: Sections, levels: Bytes, header: Header) -> Decoded:
         """What can be read; without bytes that no checksum covers where they cannot be right."""
         data, checked = sections.codes, len(sections.codes) - sections.unchecked
-        for end in sorted({len(data), checked}, reverse=True):
+        with contextlib.suppress(StreamError):
+            return self._begun(data, levels, header, whole=sections.complete)
+        if checked < len(data):
             with contextlib.suppress(StreamError):
-                return self._begun(data[:end], levels, header, whole=sections.complete)
+                return self._begun(data[:checked], levels, header, whole=False)
         codes, reached = self._nothing(*levels.shape)
         return Decoded(codes, levels, reached)
 

@@ -521,6 +521,21 @@ def test_any_damage_gives_a_picture_or_an_error(watched: Codec, either_stream: b
     assert pictures > 100
 
 
+def test_damage_without_a_checksum_costs_what_has_none(tiled: Tiled) -> None:
+    """The last chunk is all there but for its checksum: what comes before it is kept."""
+    cut = tiled.data[:-2]
+    place = tiled.ends[-2] + 5
+    good, bad = (tiled.codec.salvage(part) for part in (cut, flipped(cut, place)))
+    assert not good.left_out
+    assert bad.lost == ()
+    assert bad.left_out
+    stream = Stream.salvage(flipped(cut, place))
+    found = tiled.codec.coder.read_available(stream)
+    assert found.reached[:-1] == found.wanted[:-1]
+    assert 0 < found.reached[-1] < (found.wanted[-1] or 0)
+    tiled.check_shown(found.codes, found.levels)
+
+
 def test_levels_that_do_not_decode_are_lost(watched: Codec, tiled: Tiled) -> None:
     """Although their checksum is right: the tile is grey, and that must be said."""
     stream = tiled.stream

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["sums_around"]
+__all__ = ["quarter", "sums_around"]
 
 _Number = TypeVar("_Number", bound=np.number[Any])
 
@@ -23,3 +23,8 @@ def sums_around(values: NDArray[_Number], outside: Literal["constant", "edge"]) 
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     total: NDArray[_Number] = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
     return total
+
+
+def quarter(sums: NDArray[np.int16]) -> NDArray[np.int16]:
+    """A quarter of sums, halves up: sums of sizes over neighbours stay in a byte."""
+    return sums + np.int16(2) >> 2

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.known import Geometry, geometry
-from cwic.neighbourhood import sums_around
+from cwic.neighbourhood import quarter, sums_around
 from cwic.quantiser import ZERO
 
 __all__ = ["ValueMap"]
@@ -88,7 +88,7 @@ class ValueMap:
         self._here[:, part] = own
         large = np.abs(own).reshape(*self.shape, -1).astype(np.int16)
         sums = sums_around(large, "constant") - large
-        self._around[:, part] = (sums + np.int16(2) >> 2).reshape(own.shape)
+        self._around[:, part] = quarter(sums).reshape(own.shape)
 
     def codes(self) -> NDArray[np.uint8]:
         """All values as bytes ``q + 128``, uint8 [n, h, w]."""

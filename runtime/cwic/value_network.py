@@ -61,6 +61,7 @@ from numpy.typing import NDArray
 
 from cwic.errors import BundleError
 from cwic.exact_layers import ExactLayers, check_exact
+from cwic.neighbourhood import quarter
 from cwic.quantiser import LARGEST, LARGEST_STEP, SMALLEST_STEP
 from cwic.scan import KINDS, NEIGHBOURS
 from cwic.symbol_model import array_of
@@ -189,7 +190,7 @@ def _gathered(
     sums = np.zeros((count, size), np.int16)
     for neighbour in np.abs(own).swapaxes(0, 1):  # twice as fast as sum()
         sums += neighbour
-    inputs[:, NEIGHBOURS] = sums + np.int16(2) >> 2
+    inputs[:, NEIGHBOURS] = quarter(sums)
     found = np.einsum("ptc,tc->pc", numbers.take(neighbours, axis=0), line, casting="safe")
     return inputs.reshape(count, -1), found
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
+from tests.runtime.symbols import decoded
 
 import cwic
 from cwic import rans
@@ -79,17 +80,6 @@ def some_content(size: tuple[int, int], seed: int = 0) -> tuple[NDArray[np.uint8
     """Codes and levels for the golden model."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (1, *size), np.uint8), rng.integers(0, 5, size).astype(np.uint8)
-
-
-def decoded(
-    model: CodeModel, data: bytes, lanes: int, levels: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    decoder, known = rans.Decoder(data, lanes), model.open(*levels.shape)
-    for step in model.steps():
-        for _ in model.decode_step(known, step, decoder, levels):
-            pass
-    decoder.finish()
-    return known.codes()
 
 
 def coded(

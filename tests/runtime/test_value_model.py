@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.runtime.symbols import decoded
 from tests.runtime.tiny_values import (
     FIRST_LEVELS,
     GOLDEN,
@@ -19,7 +20,6 @@ from tests.runtime.tiny_values import (
     N,
     Tensors,
     copied,
-    decoded,
     golden_model,
     kept,
     masked,

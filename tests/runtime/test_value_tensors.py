@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
-from tests.runtime.tiny_values import DTYPES, LEVELS, N, Tensors, copied, decoded, of, some_content
+from tests.runtime.symbols import decoded
+from tests.runtime.tiny_values import DTYPES, LEVELS, N, Tensors, copied, of, some_content
 
 from cwic.entropy_model import ContextModel
 from cwic.errors import BundleError
@@ -91,22 +92,16 @@ def test_damaged_arrays_are_refused(tensors: Tensors, case: str) -> None:
         ContextModel(values, N, LEVELS)
 
 
-def test_no_group_is_refused(tensors: Tensors) -> None:
+@pytest.mark.parametrize(("groups", "n"), [(0, N), (256, 256)])
+def test_no_group_and_more_than_a_byte_counts_are_refused(
+    tensors: Tensors, groups: int, n: int
+) -> None:
     values = tensors | {
-        "values.sizes": np.zeros(0, np.uint16),
-        "values.first_levels": np.zeros(0, np.uint8),
+        "values.sizes": np.ones(groups, np.uint16),
+        "values.first_levels": np.ones(groups, np.uint8),
     }
     with pytest.raises(BundleError, match=r"values\.sizes is damaged; export the model again$"):
-        ContextModel(values, N, LEVELS)
-
-
-def test_more_groups_than_a_byte_counts_are_refused(tensors: Tensors) -> None:
-    values = tensors | {
-        "values.sizes": np.ones(256, np.uint16),
-        "values.first_levels": np.ones(256, np.uint8),
-    }
-    with pytest.raises(BundleError, match=r"values\.sizes is damaged; export the model again$"):
-        ContextModel(values, 256, LEVELS)
+        ContextModel(values, n, LEVELS)
 
 
 def test_a_network_without_hidden_units_is_refused(tensors: Tensors) -> None:

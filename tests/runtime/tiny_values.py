@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic import rans
 from cwic.quantiser import LARGEST, ZERO
 from cwic.value_model import ValueModel
 
@@ -82,17 +81,6 @@ def some_content(size: tuple[int, int], seed: int = 0, spread: float = 2.0) -> C
     values = np.rint(rng.standard_t(1.5, (N, *size)) * spread).clip(-LARGEST, LARGEST)
     levels = rng.integers(0, LEVELS + 1, size).astype(np.uint8)
     return masked((values + ZERO).astype(np.uint8), levels), levels
-
-
-def decoded(
-    model: ValueModel, data: bytes, lanes: int, levels: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    decoder, known = rans.Decoder(data, lanes), model.open(*levels.shape)
-    for step in model.steps():
-        for _ in model.decode_step(known, step, decoder, levels):
-            pass
-    decoder.finish()
-    return known.codes()
 
 
 def of(name: str, place: Any, value: float) -> Callable[[Tensors], None]:

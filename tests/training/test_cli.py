@@ -336,6 +336,12 @@ def test_all_stages_one_after_the_other(
         outputs.append(load_checkpoint(release).entropy[table])
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
+    further = tmp_path / "release" / "further.safetensors"
+    options = ["-o", further, "--init", release, "--steps", 1, "--batch", 1]
+    assert invoke("entropy", best, *shared, *options).exit_code == 0
+    changed = load_checkpoint(further).entropy[table].int() - outputs[2].int()
+    assert changed.abs().max() <= 1, "not from the network of the release"
+
     codes, levels, progressive, where = result.stdout.splitlines()
     loaded = load_checkpoint(release)
     report = loaded.training["entropy"]

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from cwic.backends import open_runner
+from cwic.blas import one_thread
 from cwic.bundle import Bundle
 from cwic.codec import Codec
 from cwic.container import DEFAULT_MAX_PIXELS, MAX_SIDE_PX, Stream
@@ -190,7 +191,7 @@ def run(
         except Exception as exc:
             return Result(source, target, error=exc)
 
-    with _one_blas_thread(), contextlib.closing(_results(guarded, pairs, jobs)) as results:
+    with one_thread(), contextlib.closing(_results(guarded, pairs, jobs)) as results:
         for result in results:
             summary.add(result)
             if on_result is not None:
@@ -218,23 +219,6 @@ def _results(
         while begun:
             finished, begun = wait(begun, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in finished)
-
-
-@contextlib.contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Keep NumPy's products, of the whole process, on the thread that asks for them.
-
-    Its products are small: more threads gain next to nothing, and they wait for each other
-    actively, on cores that other jobs or programs need.
-    Without threadpoolctl (of the extra 'cpu') OPENBLAS_NUM_THREADS=1 does the same.
-    """
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def encode_files(

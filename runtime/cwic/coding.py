@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic import rans
+from cwic.blas import one_thread
 from cwic.container import Header, Sections, Stream
 from cwic.entropy_model import Coded, ContextModel, Decoded
 from cwic.errors import StreamError, UsageError
@@ -68,8 +69,7 @@ class MapCoder:
 
     Args:
         context: the entropy model.
-        threads: tiles that are coded at a time. On two cores more than one gains nothing: the
-            products inside a tile already use all cores.
+        threads: tiles that are coded at a time, each on one core (:mod:`cwic.blas`).
         tile: longest side of a tile that is written, in positions.
     """
 
@@ -78,6 +78,7 @@ class MapCoder:
             raise UsageError(f"{threads} threads cannot code; use 1 or more")
         self.context, self.threads, self.tile = context, threads, tile
 
+    @one_thread()
     def write(self, codes: Bytes, levels: Bytes, *, progressive: bool = False) -> Written:
         """Code codes, as decoder networks take them, and levels uint8 [h, w]."""
         grid = tile_grid(levels.shape[0], levels.shape[1], self.tile)
@@ -102,6 +103,7 @@ class MapCoder:
         code_bits = sum(bits for _, bits in tiles)
         return Written(lanes, tuple(sections for sections, _ in tiles), code_bits)
 
+    @one_thread()
     def read(self, stream: Stream) -> tuple[Bytes, Bytes]:
         """Codes, as decoder networks take them, and levels uint8 [h, w] of a whole stream.
 
@@ -123,6 +125,7 @@ class MapCoder:
         self._map(read, _jobs(stream))
         return codes, levels
 
+    @one_thread()
     def read_available(self, stream: Stream) -> Available:
         """What is intact: a tile whose codes end early keeps its whole passes."""
         codes, shown = self._nothing(*stream.header.map_size)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwic.backends import Runner
+from cwic.blas import one_thread
 from cwic.context import CodeModel
 from cwic.errors import UsageError
 from cwic.searched import Searched
@@ -30,6 +31,7 @@ from cwic.value_search import improved_values
 __all__ = ["improved"]
 
 
+@one_thread()
 def improved(
     runner: Runner,
     model: SymbolModel[Any, Any],

@@ -27,8 +27,8 @@ from cwic.errors import TrainingError
 from cwic.rate import levels_from_importance
 from cwic.scan import PASSES
 from cwic_training.checkpoint import load_checkpoint
+from cwic_training.coded_pictures import as_tensors, coded_pictures, random_crops
 from cwic_training.config import ModelConfig
-from cwic_training.entropy import _crops, _pictures, _tensors
 from cwic_training.symbol_fit import SignFit
 
 __all__ = ["CONTEXTS", "measure"]
@@ -149,8 +149,8 @@ def measure(
     if config.codes != "signs":
         raise TrainingError("the codes of this model are no signs; use for example nano-signs")
     fit = SignFit(config, 1)  # its network is not used
-    train_codes = list(_pictures(network, fit, train, 512))
-    test_codes = list(_pictures(network, fit, test, 768))
+    train_codes = list(coded_pictures(network, fit, train, 512))
+    test_codes = list(coded_pictures(network, fit, test, 768))
     large = [p for p in train_codes if min(p.importance.shape) >= 32]
     table: dict[str, dict[str, float]] = {}
     for name, options in CONTEXTS.items():
@@ -162,7 +162,7 @@ def measure(
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = 4e-3 * min(1.0, (steps - step) / (0.6 * steps))
-            sent, levels = _crops(fit, large, config.levels, (0.06, 1.5), 32, 4, rng)
+            sent, levels = random_crops(fit, large, config.levels, (0.06, 1.5), 32, 4, rng)
             bits, mask = _bits(sent), fit.kept(levels)
             loss = predictor(bits, mask, levels).sum() / mask.sum().clamp(min=1)
             optimiser.zero_grad(set_to_none=True)
@@ -173,7 +173,7 @@ def measure(
             cost = codes = 0.0
             for picture in test_codes:
                 chosen = levels_from_importance(picture.importance, scale, config.levels)
-                sent, levels = _tensors(picture.codes[None], chosen[None])
+                sent, levels = as_tensors(picture.codes[None], chosen[None])
                 bits, mask = _bits(sent), fit.kept(levels)
                 with torch.inference_mode():
                     cost += float(predictor(bits, mask, levels).sum())

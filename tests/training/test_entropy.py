@@ -17,10 +17,11 @@ from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, TrainingError
 from cwic.level_model import LevelModel, level_contexts
 from cwic.rate import levels_from_importance
-from cwic_training import entropy
+from cwic_training import coded_pictures, entropy
 from cwic_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cwic_training.config import ModelConfig
-from cwic_training.entropy import EntropyReport, fit_entropy_model
+from cwic_training.entropy import fit_entropy_model
+from cwic_training.entropy_report import EntropyReport, measured
 from cwic_training.fit import FitResult
 from cwic_training.level_table import frequencies, level_table
 from cwic_training.model import CodecNetwork
@@ -63,9 +64,11 @@ def model(tables: dict[str, NDArray[Any]], tiny: ModelConfig) -> ContextModel:
     return ContextModel(tables, tiny.n, tiny.levels)
 
 
-def synthetic(bits: NDArray[np.uint8]) -> entropy._Picture:
+def synthetic(bits: NDArray[np.uint8]) -> coded_pictures.CodedPicture:
     """Every code kept, at every rate factor from 1 on."""
-    return entropy._Picture(np.packbits(bits, axis=0), np.full(bits.shape[1:], 255, np.uint8))
+    return coded_pictures.CodedPicture(
+        np.packbits(bits, axis=0), np.full(bits.shape[1:], 255, np.uint8)
+    )
 
 
 def steps_done() -> tuple[list[int], Callable[[int], None]]:
@@ -151,11 +154,11 @@ def test_the_report_is_what_the_coder_writes(
     """The held-out pictures through rANS: the bytes are the report's bits, and lossless."""
     release, report = fitted
     fit = SignFit(tiny, FAST["hidden"])
-    pictures = list(entropy._pictures(release.network(), fit, photos.valid_paths, 512))
+    pictures = list(coded_pictures.coded_pictures(release.network(), fit, photos.valid_paths, 512))
     assert [p.importance.shape for p in pictures] == [(16, 20), (16, 20)]
     written = [0.0, 0.0]
     pixels = codes = 0
-    for picture, scale in zip(pictures, entropy._spread_scales(HIGH, 2, 1), strict=True):
+    for picture, scale in zip(pictures, coded_pictures._spread_scales(HIGH, 2, 1), strict=True):
         levels = levels_from_importance(picture.importance, float(scale), tiny.levels)
         made = model.levels.encode(levels)
         decoder = rans.Decoder(made.to_bytes(1), 1)
@@ -191,8 +194,10 @@ def test_a_code_costs_about_what_it_did_before_it_was_rounded(
 def test_pictures_are_the_networks_codes(fitted: Any, photos: Any, tiny: ModelConfig) -> None:
     """Bits are E > 0 of the rounded network, importance its P in 255 steps."""
     network = fitted[0].network()
-    (picture,) = entropy._pictures(network, SignFit(tiny, 4), photos.valid_paths[:1], 64)
-    pixels = entropy.open_centre(photos.valid_paths[0], 64)
+    (picture,) = coded_pictures.coded_pictures(
+        network, SignFit(tiny, 4), photos.valid_paths[:1], 64
+    )
+    pixels = coded_pictures.open_centre(photos.valid_paths[0], 64)
     with torch.no_grad():
         e, p = network.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
     assert np.array_equal(np.unpackbits(picture.codes, axis=0), (e[0] > 0).numpy())
@@ -231,16 +236,16 @@ def test_progress_is_told_step_by_step(trained: Checkpoint, photos: Any) -> None
 
 
 def learn(
-    pictures: list[entropy._Picture], tiny: ModelConfig, steps: int, hidden: int = 16
+    pictures: list[coded_pictures.CodedPicture], tiny: ModelConfig, steps: int, hidden: int = 16
 ) -> tuple[ContextModel, EntropyReport]:
     torch.manual_seed(0)
     fit = SignFit(tiny, hidden)
     entropy._train_context(fit, pictures, tiny.levels, RATES, entropy._Rate(steps), 4, 0, None)
     tensors = fit.tables(lambda: np.zeros(0))
-    chosen = entropy._spread_levels(pictures, tiny.levels, RATES, 0)
+    chosen = coded_pictures.spread_levels(pictures, tiny.levels, RATES, 0)
     tensors["levels.frequencies"] = level_table(chosen, tiny.levels)
     model = ContextModel(tensors, tiny.n, tiny.levels)
-    return model, entropy._measure(model, fit, pictures, RATES, 1)
+    return model, measured(model, fit, pictures, RATES, 1)
 
 
 def per_channel(model: ContextModel, bits: NDArray[np.uint8], tiny: ModelConfig) -> list[float]:
@@ -292,9 +297,9 @@ def test_crops_are_parts_of_the_pictures(tiny: ModelConfig, dependent: Any) -> N
     rng = np.random.default_rng(0)
     codes = np.packbits(dependent[0], axis=0)
     importance = rng.integers(0, 256, (24, 24)).astype(np.uint8)
-    pictures = [entropy._Picture(codes, importance)]
+    pictures = [coded_pictures.CodedPicture(codes, importance)]
     fit = SignFit(tiny, 4)
-    sent, levels = entropy._crops(fit, pictures, tiny.levels, RATES, 8, 5, rng)
+    sent, levels = coded_pictures.random_crops(fit, pictures, tiny.levels, RATES, 8, 5, rng)
     assert sent.shape == (5, tiny.n // 8, 8, 8)
     assert levels.shape == (5, 8, 8)
     for bytes_, level in zip(sent.numpy(), levels.numpy(), strict=True):
@@ -326,7 +331,9 @@ def test_crops_come_from_the_pictures_that_hold_one(tiny: ModelConfig) -> None:
     )
     assert len(seen) == 30
     with torch.inference_mode():
-        parts = entropy._tensors(large.codes[None], np.full((1, 9, 12), tiny.levels, np.uint8))
+        parts = coded_pictures.as_tensors(
+            large.codes[None], np.full((1, 9, 12), tiny.levels, np.uint8)
+        )
         assert fit.cost(*parts).mean() < 0.9, "ones were seen as well"
 
 
@@ -358,9 +365,9 @@ def test_frequencies_are_whole_positive_and_complete(levels: int) -> None:
 
 def test_levels_that_never_change_cost_next_to_nothing(tiny: ModelConfig) -> None:
     pictures = [synthetic(np.zeros((tiny.n, 24, 24), np.uint8)) for _ in range(8)]
-    table = level_table(entropy._spread_levels(pictures, tiny.levels, RATES, 0), tiny.levels)
+    table = level_table(coded_pictures.spread_levels(pictures, tiny.levels, RATES, 0), tiny.levels)
     model = LevelModel(table, tiny.levels)
-    for scale in entropy._spread_scales(RATES, 8, 0):
+    for scale in coded_pictures._spread_scales(RATES, 8, 0):
         levels = levels_from_importance(pictures[0].importance, float(scale), tiny.levels)
         assert model.encode(levels).bits < 0.3 * levels.size
 
@@ -379,7 +386,7 @@ def test_the_table_of_probabilities_is_the_sigmoid_in_steps() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_rates_are_spread_over_their_range(count: int) -> None:
-    scales = entropy._spread_scales(RATES, count, 5)
+    scales = coded_pictures._spread_scales(RATES, count, 5)
     assert len(scales) == count
     assert scales.min() >= RATES[0]
     assert scales.max() <= RATES[1]
@@ -465,11 +472,11 @@ def test_the_report_of_values_is_what_the_coder_writes(
     release, report = fitted_values
     network, model = release.network(), value_model(release)
     fit = ValueFit(network, FAST["hidden"])
-    pictures = list(entropy._pictures(network, fit, photos.valid_paths, 512))
+    pictures = list(coded_pictures.coded_pictures(network, fit, photos.valid_paths, 512))
     assert [p.codes.shape for p in pictures] == [(48, 16, 20)] * 2
     written = pixels = 0.0
     scales = entropy._scales(release)
-    for picture, scale in zip(pictures, entropy._spread_scales(scales, 2, 1), strict=True):
+    for picture, scale in zip(pictures, coded_pictures._spread_scales(scales, 2, 1), strict=True):
         levels = levels_from_importance(picture.importance, float(scale), VALUES.levels)
         sent = model.codes.sent(picture.codes, levels)
         assert np.array_equal(sent, fit.sent(picture.codes, levels))
@@ -489,7 +496,7 @@ def test_typical_bits_are_those_of_a_map_of_one_level(
     """By the integers; at the finest steps a network of 60 steps is too far off to compare."""
     release = fitted_values[0]
     network, model = release.network(), value_model(release)
-    pictures = entropy._pictures(network, ValueFit(network, 4), photos.train_paths, 512)
+    pictures = coded_pictures.coded_pictures(network, ValueFit(network, 4), photos.train_paths, 512)
     parts = [picture.codes[:, :16, :16] for picture in pictures]
     found = []
     for level in range(5):

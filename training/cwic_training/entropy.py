@@ -9,33 +9,34 @@ frequencies is counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cwic.entropy_model import ContextModel
 from cwic.errors import CheckpointError, TrainingError
-from cwic.rate import levels_from_importance
-from cwic.targets import refined
 from cwic_training.checkpoint import Checkpoint
-from cwic_training.config import STRIDE
-from cwic_training.data import open_centre
+from cwic_training.coded_pictures import (
+    CodedPicture,
+    as_tensors,
+    coded_pictures,
+    random_crops,
+    spread_levels,
+)
+from cwic_training.entropy_report import EntropyReport, measured
 from cwic_training.level_table import level_table
-from cwic_training.model import CodecNetwork
 from cwic_training.quality import quality_scales
 from cwic_training.recipe import Recipe
 from cwic_training.symbol_fit import SignFit, SymbolFit, ValueFit
 
-__all__ = ["EntropyReport", "fit_entropy_model"]
+__all__ = ["fit_entropy_model"]
 
 _LOWEST_SCALE = 0.05
 """Below that of quality 1: small budgets need smaller ones."""
-_GOLDEN = 0.618034
 _CROP = 32
 _LEARNING_RATE = 4e-3
 _FURTHER = 2e-3
@@ -47,39 +48,6 @@ _NEXT_TO_NOTHING = 0.1
 """Bits of a position below which pictures count as equal."""
 _PROGRESSIVE = 4
 """Each such step is taken in the order of a progressive stream."""
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """What the frozen network makes of one photograph.
-
-    Attributes:
-        codes: the bytes of an encoder graph, uint8 [channels, h, w].
-        importance: uint8 [h, w].
-    """
-
-    codes: NDArray[np.uint8]
-    importance: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class EntropyReport:
-    """Cost per symbol on pictures that the model was not trained on.
-
-    Attributes:
-        bits_per_code: bits per kept code, integers; 1 without a model where codes are signs.
-        bits_per_code_float: of the same network before its weights are rounded.
-        bits_per_level: bits per position for the levels.
-        codes_bpp, levels_bpp: both in bits per pixel.
-        progressive_ratio: what both take in a progressive stream, 1: as much as in a plain one.
-    """
-
-    bits_per_code: float
-    bits_per_code_float: float
-    bits_per_level: float
-    codes_bpp: float
-    levels_bpp: float
-    progressive_ratio: float
 
 
 @dataclass(frozen=True)
@@ -152,16 +120,16 @@ def fit_entropy_model(
     )
     if initial is not None:
         fit.start_from(initial.entropy)
-    pictures = list(_pictures(network, fit, train, largest_px))
+    pictures = list(coded_pictures(network, fit, train, largest_px))
     rate = _Rate(steps) if initial is None else _Rate(steps, _FURTHER, decay=1.0)
     _train_context(fit, pictures, config.levels, scales, rate, batch, seed, progress)
     tables = fit.tables(lambda: _typical_bits(fit, pictures, config.levels))
     tables["levels.frequencies"] = level_table(
-        _spread_levels(pictures, config.levels, scales, seed), config.levels
+        spread_levels(pictures, config.levels, scales, seed), config.levels
     )
     model = ContextModel(tables, config.n, config.levels)
-    held_out = list(_pictures(network, fit, valid, largest_px))
-    report = _measure(model, fit, held_out, scales, seed + 1)
+    held_out = list(coded_pictures(network, fit, valid, largest_px))
+    report = measured(model, fit, held_out, scales, seed + 1)
     release.entropy = {name: torch.from_numpy(table) for name, table in tables.items()}
     release.training = {**release.training, "entropy": {**asdict(report), "steps": steps}}
     qualities = quality_scales(network, valid, scales[1])
@@ -177,38 +145,9 @@ def _scales(checkpoint: Checkpoint) -> tuple[float, float]:
     return (highest if recipe.get("scale_min") == highest else _LOWEST_SCALE), highest
 
 
-def _pictures(
-    network: CodecNetwork, fit: SymbolFit, paths: Sequence[Path], largest_px: int
-) -> Iterator[_Picture]:
-    for path in paths:
-        picture = torch.from_numpy(open_centre(path, largest_px))
-        with torch.inference_mode():
-            raw, p = network.analysed(picture.permute(2, 0, 1)[None].float() / 255)
-            e = network.decided(raw)
-        importance = (p[0, 0] * 255).round().to(torch.uint8).numpy()
-        yield _Picture(fit.encoded(raw[0], e[0]), importance)
-
-
-def _spread_scales(scales: tuple[float, float], count: int, seed: int) -> NDArray[np.float64]:
-    """Rate factors between two, spread evenly over their logarithm."""
-    start = np.random.default_rng([seed, 3]).random()
-    low, high = np.log(scales)
-    spread = np.exp(low + (high - low) * ((start + np.arange(count) * _GOLDEN) % 1))
-    return np.asarray(spread, np.float64)
-
-
-def _spread_levels(
-    pictures: list[_Picture], levels: int, scales: tuple[float, float], seed: int
-) -> Iterator[NDArray[np.uint8]]:
-    """Levels of each picture as budgets choose them, at rates that are spread over all."""
-    spread = _spread_scales(scales, len(pictures), seed)
-    for picture, scale in zip(pictures, spread, strict=True):
-        yield levels_from_importance(refined(picture.importance), float(scale), levels)
-
-
 def _train_context(
     fit: SymbolFit,
-    pictures: list[_Picture],
+    pictures: list[CodedPicture],
     levels: int,
     scales: tuple[float, float],
     rate: _Rate,
@@ -224,7 +163,7 @@ def _train_context(
         fit.net.quantised = step >= rate.steps * (1 - _QUANTISED)
         for group in optimiser.param_groups:
             group["lr"] = rate.at(step)
-        sent, chosen = _crops(fit, large, levels, scales, side, batch, rng)
+        sent, chosen = random_crops(fit, large, levels, scales, side, batch, rng)
         progressive = fit.progressive and step % _PROGRESSIVE == 0
         loss = fit.loss(fit.cost(sent, chosen, progressive=progressive), chosen)
         optimiser.zero_grad(set_to_none=True)
@@ -234,33 +173,7 @@ def _train_context(
             progress(1)
 
 
-def _crops(
-    fit: SymbolFit,
-    pictures: list[_Picture],
-    levels: int,
-    scales: tuple[float, float],
-    side: int,
-    batch: int,
-    rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Random crops at random rates: what is sent [N, channels, side, side], and their levels."""
-    sent, found = [], []
-    for _ in range(batch):
-        picture = pictures[int(rng.integers(len(pictures)))]
-        top, left = (int(rng.integers(length - side + 1)) for length in picture.importance.shape)
-        area = slice(top, top + side), slice(left, left + side)
-        scale = float(np.exp(rng.uniform(*np.log(scales))))
-        chosen = levels_from_importance(picture.importance[area], scale, levels)
-        sent.append(fit.sent(picture.codes[:, area[0], area[1]], chosen))
-        found.append(chosen)
-    return _tensors(np.stack(sent), np.stack(found))
-
-
-def _tensors(sent: NDArray[np.uint8], levels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(sent), torch.from_numpy(levels.astype(np.int64))
-
-
-def _typical_bits(fit: SymbolFit, pictures: list[_Picture], levels: int) -> NDArray[np.float64]:
+def _typical_bits(fit: SymbolFit, pictures: list[CodedPicture], levels: int) -> NDArray[np.float64]:
     """Bits of a position in parts of some pictures that are all of one level, [L + 1].
 
     The geometric mean of the pictures: one takes twice as much as another at every level, and
@@ -274,41 +187,7 @@ def _typical_bits(fit: SymbolFit, pictures: list[_Picture], levels: int) -> NDAr
         chosen = np.full((len(parts), side, side), level, np.uint8)
         sent = np.stack([fit.sent(part, chosen[0]) for part in parts])
         with torch.inference_mode():
-            bits = fit.cost(*_tensors(sent, chosen)).sum((1, 2, 3)) / side**2
+            bits = fit.cost(*as_tensors(sent, chosen)).sum((1, 2, 3)) / side**2
         typical[level] = float((bits + _NEXT_TO_NOTHING).log().mean().exp()) - _NEXT_TO_NOTHING
     rising: NDArray[np.float64] = np.maximum.accumulate(typical) + 1e-3 * np.arange(levels + 1)
     return rising
-
-
-def _measure(
-    model: ContextModel,
-    fit: SymbolFit,
-    pictures: list[_Picture],
-    scales: tuple[float, float],
-    seed: int,
-) -> EntropyReport:
-    levels = model.codes.levels
-    fit.net.quantised = False
-    integer_bits = float_bits = level_bits = progressive_bits = 0.0
-    codes = positions = 0
-    spread = _spread_levels(pictures, levels, scales, seed)
-    for picture, chosen in zip(pictures, spread, strict=True):
-        sent = model.codes.sent(picture.codes, chosen)
-        coded = model.encode(sent, chosen)
-        integer_bits += coded.codes.bits
-        codes += model.codes.count(model.codes.groups_at[chosen])
-        with torch.inference_mode():
-            float_bits += float(fit.cost(*_tensors(sent[None], chosen[None])).sum())
-        level_bits += coded.levels.bits
-        layered = model.encode(sent, chosen, progressive=True)
-        progressive_bits += layered.codes.bits + layered.levels.bits
-        positions += chosen.size
-    pixels = positions * STRIDE**2
-    return EntropyReport(
-        bits_per_code=round(integer_bits / max(1, codes), 4),
-        bits_per_code_float=round(float_bits / max(1, codes), 4),
-        bits_per_level=round(level_bits / positions, 4),
-        codes_bpp=round(integer_bits / pixels, 4),
-        levels_bpp=round(level_bits / pixels, 4),
-        progressive_ratio=round(progressive_bits / (integer_bits + level_bits), 4),
-    )

@@ -11,6 +11,7 @@ lowers every line.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,8 @@ CONTEXTS: dict[str, dict[str, Any]] = {
 
 
 class _Predictor(nn.Module):
+    allowed: Tensor
+
     def __init__(
         self,
         config: ModelConfig,
@@ -102,7 +105,8 @@ class _Predictor(nn.Module):
         for where, offsets, weight in self._own_parts(height, width):
             z = z + self._own(known, where, offsets, weight)
         logits = self.last(F.relu(self.middle(F.relu(z))))
-        return F.binary_cross_entropy_with_logits(logits, bits, reduction="none") / np.log(2) * mask
+        nats = F.binary_cross_entropy_with_logits(logits, bits, reduction="none")
+        return nats / math.log(2) * mask
 
     def _own_parts(self, height: int, width: int) -> list[tuple[Tensor, _Offsets, Tensor]]:
         """Positions (flat), the offsets known there, and the weights used."""

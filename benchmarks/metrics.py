@@ -38,7 +38,8 @@ def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """SSIM on RGB, 11-tap Gaussian window, as torchmetrics defines it."""
-    return float(_ssim(*_pair(a, b), data_range=255.0))
+    found = _ssim(*_pair(a, b), data_range=255.0)
+    return float(found[0] if isinstance(found, tuple) else found)
 
 
 def bits_per_pixel(data: bytes, picture: NDArray[np.uint8]) -> float:

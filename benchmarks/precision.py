@@ -25,6 +25,7 @@ import cwic
 from benchmarks import command, environment
 from benchmarks.bd import delta_rate
 from benchmarks.metrics import bits_per_pixel, psnr_db
+from cwic.backends import Runner
 from cwic.backends.onnxrt import OnnxRuntimeRunner
 from cwic.bundle import Bundle
 from cwic.image import open_rgb, pad_to_multiple
@@ -46,7 +47,9 @@ def open_codecs(bundle: Bundle, threads: int = 0) -> Codecs:
     """
     found = {e.precision for e in bundle.files.values() if e.target == "onnx"}
     order = [p for p in ("fp32", "fp16", "int8") if p in found]
-    runners = {p: OnnxRuntimeRunner(bundle, precision=p, threads=threads) for p in order}
+    runners: dict[str, Runner] = {
+        p: OnnxRuntimeRunner(bundle, precision=p, threads=threads) for p in order
+    }
     for_tensorrt = {
         name: replace(entry, target="onnx")
         for name, entry in bundle.files.items()

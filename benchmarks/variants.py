@@ -42,12 +42,14 @@ def curve(
     files: dict[float, list[bytes]] = {scale: [] for scale in scales}
     for picture in pictures:
         height_px, width_px = picture.shape[:2]
+
+        def part(
+            rows: slice, columns: slice, pixels: NDArray[np.uint8] = picture
+        ) -> NDArray[np.uint8]:
+            return pixels[rows, columns]
+
         codes, importance = tiled.encode(
-            codec.runner,
-            lambda rows, columns, pixels=picture: pixels[rows, columns],
-            height_px,
-            width_px,
-            codec.bundle.stride,
+            codec.runner, part, height_px, width_px, codec.bundle.stride
         )
         for scale, made in files.items():
             levels = levels_from_importance(importance, scale, codec.bundle.levels)

@@ -34,8 +34,8 @@ def _contexts() -> str:
 def _entropy() -> str:
     facts = Bundle.load().facts["entropy"]
     return (
-        f"on held-out photographs {facts['bits_per_code_float']:.4f} bits per code in float and "
-        f"{facts['bits_per_code']:.4f} in integers; levels {facts['bits_per_level']:.2f} bits each."
+        f"`nano` on held-out photographs: {facts['bits_per_code']:.4f} bits per code, levels "
+        f"{facts['bits_per_level']:.2f} bits each."
     )
 
 

@@ -159,7 +159,7 @@ def _workers() -> Iterator[dict[int, ProcessPoolExecutor]]:
 @lru_cache
 def _codec(model: Path | None, threads: int) -> cwic.Codec:
     bundle = Bundle.load(model)
-    return cwic.Codec(bundle, OnnxRuntimeRunner(bundle, threads=threads))
+    return cwic.Codec(bundle, OnnxRuntimeRunner(bundle, threads=threads), threads)
 
 
 def _run(

@@ -10,7 +10,6 @@ a run that is killed leaves no half file, and the next one can resume.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -26,6 +25,7 @@ from cwic.blas import one_thread
 from cwic.bundle import Bundle
 from cwic.codec import Codec
 from cwic.container import DEFAULT_MAX_PIXELS, MAX_SIDE_PX, Stream
+from cwic.cores import usable_cores
 from cwic.errors import BundleError, CwicError, StreamError, UsageError
 from cwic.files import replacing, write_bytes
 from cwic.header import read_header
@@ -147,16 +147,16 @@ def open_codec(
 ) -> Codec:
     """A codec for ``jobs`` files at a time: on the CPU they share its cores.
 
-    One job takes all cores for its network. With several each takes its part: a core that
-    works on a picture of its own never waits for the others.
+    One job takes all cores for its network and its tiles. With several each takes its part: a
+    core that works on a picture of its own never waits for the others.
 
     Raises:
         BundleError, BackendError, UsageError: as :func:`cwic.load`.
     """
     bundle = Bundle.load(model)
-    threads = 0 if jobs == 1 else max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = 0 if jobs == 1 else max(1, usable_cores() // jobs)
     runner = open_runner(bundle, backend, precision=precision, rebuild=rebuild, threads=threads)
-    return Codec(bundle, runner)
+    return Codec(bundle, runner, threads)
 
 
 def run(

@@ -17,7 +17,6 @@ that slows down as it warms does so for each of them alike.
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import statistics
 import time
@@ -36,6 +35,7 @@ from cwic.backends.host import driver_version, find_jetson
 from cwic.bundle import Bundle
 from cwic.codec import Codec
 from cwic.container import DEFAULT_MAX_PIXELS, Stream
+from cwic.cores import usable_cores
 from cwic.doctor import library_versions
 from cwic.engines.library import installed
 from cwic.errors import BackendError, UsageError
@@ -123,7 +123,7 @@ class Machine:
         return cls(
             system=f"{platform.system()} {platform.machine()}",
             cpu=cpu_name(),
-            cores=len(os.sched_getaffinity(0)),
+            cores=usable_cores(),
             jetson=None if jetson is None else f"{jetson.model}, L4T {jetson.l4t}",
             gpu=gpu,
             driver=driver_version(),

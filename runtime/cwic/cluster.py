@@ -121,7 +121,7 @@ class _Encoder:
     ) -> None:
         bundle = Bundle.load(model)
         runner = open_runner(bundle, backend, precision=precision, threads=1)
-        self._codec = Codec(bundle, runner)
+        self._codec = Codec(bundle, runner, threads=1)
         self._resume, self._options = resume, options
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[Any]]:

@@ -95,7 +95,7 @@ class Codec:
         threads: see :class:`cwic.coding.MapCoder`.
     """
 
-    def __init__(self, bundle: Bundle, runner: Runner, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, runner: Runner, threads: int = 0) -> None:
         if bundle.stride != STRIDE:
             raise BundleError(
                 f"the model has a stride of {bundle.stride} and the stream {STRIDE}; "
@@ -269,7 +269,7 @@ def load(
     *,
     precision: str | None = None,
     rebuild: bool = False,
-    threads: int = 1,
+    threads: int = 0,
 ) -> Codec:
     """Open a model for encoding and decoding.
 

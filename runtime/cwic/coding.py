@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cwic import rans
 from cwic.blas import one_thread
 from cwic.container import Header, Sections, Stream
+from cwic.cores import usable_cores
 from cwic.entropy_model import Coded, ContextModel, Decoded
 from cwic.errors import StreamError, UsageError
 from cwic.tiles import Tile, tile_grid
@@ -69,14 +70,16 @@ class MapCoder:
 
     Args:
         context: the entropy model.
-        threads: tiles that are coded at a time, each on one core (:mod:`cwic.blas`).
+        threads: tiles that are coded at a time, each on one core (:mod:`cwic.blas`); 0: as many as
+            there are cores. Each takes about 50 MiB.
         tile: longest side of a tile that is written, in positions.
     """
 
-    def __init__(self, context: ContextModel, threads: int = 1, tile: int = TILE) -> None:
-        if threads < 1:
-            raise UsageError(f"{threads} threads cannot code; use 1 or more")
-        self.context, self.threads, self.tile = context, threads, tile
+    def __init__(self, context: ContextModel, threads: int = 0, tile: int = TILE) -> None:
+        if threads < 0:
+            raise UsageError(f"{threads} threads cannot code; use 1 or more, or 0 for all cores")
+        self.context, self.tile = context, tile
+        self.threads = threads or usable_cores()
 
     @one_thread()
     def write(self, codes: Bytes, levels: Bytes, *, progressive: bool = False) -> Written:

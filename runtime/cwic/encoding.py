@@ -147,8 +147,7 @@ class Encoding:
         if target.psnr_db is not None:
             return self._searched_reaching(target.psnr_db, target.effort)
         start = self._with_present_codes(target)
-        sent, levels = self._searched(self._sent(start.levels), start.levels, target.effort)
-        return self._written(sent, levels, start.scale)[0]
+        return self._searched_from(start, target.effort)
 
     def _with_found_codes(self, target: Target) -> Encoded:
         """Codes that mean the same at every level, and with them levels, are searched for first."""
@@ -172,6 +171,16 @@ class Encoding:
             rounds=rounds,
             keep_levels=self._weights is not None,
         )
+
+    def _searched_from(self, start: Encoded, rounds: int) -> Encoded:
+        """Values found from those of a file; the plain file if it is neither larger nor worse."""
+        plain = self._sent(start.levels)
+        sent, levels = self._searched(plain, start.levels, rounds)
+        found = self._written(sent, levels, start.scale)[0]
+        if len(found.data) < len(start.data):
+            return found
+        better = self._psnr_db(sent, levels) > self._psnr_db(plain, start.levels)
+        return found if better else start
 
     def _searched_within(self, budget_bytes: int, rounds: int) -> Encoded:
         """Values found from those of a file of about the budget; the plain file if it is better."""

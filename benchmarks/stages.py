@@ -110,6 +110,8 @@ def profile(
 ) -> list[dict[str, Any]]:
     """Times of encoding and decoding, on one thread and on all: medians of ``repeat`` runs.
 
+    Tiles are coded one after the other, or the times of stages could not be told apart.
+
     Args:
         pictures: by name, uint8 [H, W, 3]; those of one size are averaged.
         qualities: of each picture.
@@ -159,7 +161,7 @@ def _workers() -> Iterator[dict[int, ProcessPoolExecutor]]:
 @lru_cache
 def _codec(model: Path | None, threads: int) -> cwic.Codec:
     bundle = Bundle.load(model)
-    return cwic.Codec(bundle, OnnxRuntimeRunner(bundle, threads=threads), threads)
+    return cwic.Codec(bundle, OnnxRuntimeRunner(bundle, threads=threads), threads=1)
 
 
 def _run(

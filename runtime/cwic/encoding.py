@@ -152,19 +152,18 @@ class Encoding:
     def _with_found_codes(self, target: Target) -> Encoded:
         """Codes that mean the same at every level, and with them levels, are searched for first."""
         encoded = self._with_present_codes(target)
-        sent, levels = self._searched(self._sent(encoded.levels), encoded.levels, target.effort)
+        sent, levels = self._searched(encoded, target.effort)
         self._codes = sent
         self._found = moved(self._fine(), encoded.scale, levels, self._bundle.levels)
         return self._with_present_codes(target)
 
-    def _searched(
-        self, sent: NDArray[np.uint8], levels: NDArray[np.uint8], rounds: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _searched(self, start: Encoded, rounds: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Codes as they are sent, and levels, found from those of a plain file."""
         return tiled.search(
             self._runner,
             self._coder.context.codes,
-            sent,
-            levels,
+            self._sent(start.levels),
+            start.levels,
             self._picture.part,
             *self._size,
             self._bundle.stride,
@@ -174,12 +173,11 @@ class Encoding:
 
     def _searched_from(self, start: Encoded, rounds: int) -> Encoded:
         """Values found from those of a file; the plain file if it is neither larger nor worse."""
-        plain = self._sent(start.levels)
-        sent, levels = self._searched(plain, start.levels, rounds)
+        sent, levels = self._searched(start, rounds)
         found = self._written(sent, levels, start.scale)[0]
         if len(found.data) < len(start.data):
             return found
-        better = self._psnr_db(sent, levels) > self._psnr_db(plain, start.levels)
+        better = self._psnr_db(sent, levels) > self._psnr_db(self._sent(start.levels), start.levels)
         return found if better else start
 
     def _searched_within(self, budget_bytes: int, rounds: int) -> Encoded:
@@ -188,7 +186,7 @@ class Encoding:
         best_db = self._psnr_db(self._sent(start.levels), start.levels)
         aim = float(budget_bytes)
         for _ in range(_MOST_SEARCHES):
-            sent, levels = self._searched(self._sent(start.levels), start.levels, rounds)
+            sent, levels = self._searched(start, rounds)
             found = self._written(sent, levels, start.scale)[0]
             if len(found.data) <= budget_bytes:
                 reached = self._psnr_db(sent, levels)
@@ -211,7 +209,7 @@ class Encoding:
         gain, found = _USUAL_GAIN_DB, list[Encoded]()
         for _ in range(_MOST_SEARCHES):
             start = self._reaching(psnr_db - gain)
-            sent, levels = self._searched(self._sent(start.levels), start.levels, rounds)
+            sent, levels = self._searched(start, rounds)
             reached = self._psnr_db(sent, levels)
             if reached >= psnr_db:
                 found.append(self._written(sent, levels, start.scale)[0])

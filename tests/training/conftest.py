@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cwic_training.checkpoint import Checkpoint, load_checkpoint
 from cwic_training.config import ModelConfig
 from cwic_training.fit import FitResult, fit
 from cwic_training.model import CodecNetwork
@@ -120,3 +121,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., FitR
     result = train(folder)
     assert result == FitResult(8, False, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, train: Callable[..., FitResult]
+) -> Checkpoint:
+    """A network of signs whose codes and importance have learnt something."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder, steps=60, batch=8, validate_every=60, muon_lr=0.05, adam_lr=0.01)
+    return load_checkpoint(folder / "last.safetensors")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cwic.context import CodeModel
+from cwic.context import LOGITS, CodeModel
 from cwic.errors import TrainingError
 from cwic.value_model import ValueModel
 from cwic.value_network import MEANS, REACH, SCALES, SYMBOLS, scale_of
@@ -19,6 +19,7 @@ from cwic_training.symbol_fit import (
     ValueFit,
     feature_table,
     logistic_table,
+    sigmoid_table,
 )
 
 from .conftest import VALUES
@@ -35,6 +36,18 @@ def no_tables() -> np.ndarray:
 
 
 # ---- Tables ---------------------------------------------------------------------------------
+
+
+def test_the_table_of_probabilities_is_the_sigmoid_in_steps() -> None:
+    table = sigmoid_table()
+    assert table.dtype == np.uint16
+    assert table.shape == (LOGITS,)
+    assert (np.diff(table.astype(int)) >= 0).all()
+    assert table.min() == 32
+    assert table.max() == 65536 - 32
+    assert table[384] == 32768
+    assert table[384 + 32] == round(65536 / (1 + np.exp(-1)))
+    assert np.array_equal(table[1:384], 65536 - table[:384:-1].astype(int))
 
 
 def test_features_are_logarithms() -> None:

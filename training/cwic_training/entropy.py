@@ -38,11 +38,6 @@ __all__ = ["fit_entropy_model"]
 _LOWEST_SCALE = 0.05
 """Below that of quality 1: small budgets need smaller ones."""
 _CROP = 32
-_LEARNING_RATE = 4e-3
-_FURTHER = 2e-3
-"""Of a network that has been trained."""
-_QUANTISED = 0.3
-"""Last part of the steps that train the integers."""
 _TYPICAL_PICTURES = 16
 _NEXT_TO_NOTHING = 0.1
 """Bits of a position below which pictures count as equal."""
@@ -51,21 +46,35 @@ _PROGRESSIVE = 4
 
 
 @dataclass(frozen=True)
-class _Rate:
-    """The learning rate by step.
+class _Schedule:
+    """What changes from step to step.
 
     Attributes:
         steps: of the optimiser.
-        highest: of the first steps.
+        highest: learning rate of the first steps.
         decay: last part of the steps over which it falls to zero.
+        quantised: last part of the steps that train the integers.
     """
 
     steps: int
-    highest: float = _LEARNING_RATE
-    decay: float = 0.7
+    highest: float
+    decay: float
+    quantised: float
 
-    def at(self, step: int) -> float:
+    @classmethod
+    def from_noise(cls, steps: int) -> _Schedule:
+        return cls(steps, 4e-3, decay=0.7, quantised=0.3)
+
+    @classmethod
+    def further(cls, steps: int) -> _Schedule:
+        """Of a network that was read back from its integers: it fits them, not the numbers."""
+        return cls(steps, 2e-3, decay=1.0, quantised=1.0)
+
+    def rate(self, step: int) -> float:
         return self.highest * min(1.0, (self.steps - step) / (self.steps * self.decay))
+
+    def trains_integers(self, step: int) -> bool:
+        return step >= self.steps * (1 - self.quantised)
 
 
 def fit_entropy_model(
@@ -121,8 +130,8 @@ def fit_entropy_model(
     if initial is not None:
         fit.start_from(initial.entropy)
     pictures = list(coded_pictures(network, fit, train, largest_px))
-    rate = _Rate(steps) if initial is None else _Rate(steps, _FURTHER, decay=1.0)
-    _train_context(fit, pictures, config.levels, scales, rate, batch, seed, progress)
+    schedule = _Schedule.from_noise(steps) if initial is None else _Schedule.further(steps)
+    _train_context(fit, pictures, config.levels, scales, schedule, batch, seed, progress)
     tables = fit.tables(lambda: _typical_bits(fit, pictures, config.levels))
     tables["levels.frequencies"] = level_table(
         spread_levels(pictures, config.levels, scales, seed), config.levels
@@ -150,7 +159,7 @@ def _train_context(
     pictures: list[CodedPicture],
     levels: int,
     scales: tuple[float, float],
-    rate: _Rate,
+    schedule: _Schedule,
     batch: int,
     seed: int,
     progress: Callable[[int], None] | None,
@@ -159,10 +168,10 @@ def _train_context(
     optimiser = torch.optim.Adam(fit.net.parameters())
     side = min(_CROP, max(min(p.importance.shape) for p in pictures))
     large = [p for p in pictures if min(p.importance.shape) >= side]
-    for step in range(rate.steps):
-        fit.net.quantised = step >= rate.steps * (1 - _QUANTISED)
+    for step in range(schedule.steps):
+        fit.net.quantised = schedule.trains_integers(step)
         for group in optimiser.param_groups:
-            group["lr"] = rate.at(step)
+            group["lr"] = schedule.rate(step)
         sent, chosen = random_crops(fit, large, levels, scales, side, batch, rng)
         progressive = fit.progressive and step % _PROGRESSIVE == 0
         loss = fit.loss(fit.cost(sent, chosen, progressive=progressive), chosen)

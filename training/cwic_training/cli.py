@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cwic_training.average import averaged
 from cwic_training.checkpoint import load_checkpoint, save_checkpoint
 from cwic_training.config import DEFAULT_PRESETS, PRESETS
 from cwic_training.data import find_pictures
@@ -113,6 +114,15 @@ def main_stage(**options: Any) -> None:
 def importance_stage(**options: Any) -> None:
     """Encoder, decoder and importance map together, for all rates or for one."""
     _run("importance", options)
+
+
+@train.command("average")
+@click.argument("checkpoints", type=_path, nargs=-1, required=True, metavar="CKPT CKPT...")
+@click.option("-o", "--out", type=_path, required=True, help="Checkpoint, .safetensors.")
+def average_of_runs(checkpoints: tuple[Path, ...], out: Path) -> None:
+    """The mean of the weights of two or more runs that started from one model."""
+    save_checkpoint(out, averaged([load_checkpoint(path) for path in checkpoints]))
+    click.echo(f"mean of {len(checkpoints)} checkpoints in {out}")
 
 
 @train.command("entropy")

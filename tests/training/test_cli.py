@@ -348,7 +348,7 @@ def test_all_stages_one_after_the_other(
     assert report["steps"] == 3
     assert codes == (
         f"codes: {report['bits_per_code']:.4f} bits per code "
-        f"({report['bits_per_code_float']:.4f} before rounding to integers), "
+        f"({report['bits_per_code_network']:.4f} by the network that was frozen), "
         f"{report['codes_bpp']:.4f} bpp"
     )
     assert levels == (

@@ -68,7 +68,7 @@ def test_what_predicts_a_code_is_found(tiny: ModelConfig, dependent: Any) -> Non
     assert cost[9] < 0.6
     noise = [cost[k] for k in range(tiny.n) if k not in (5, 9, 11)]
     assert 0.97 < min(noise) <= max(noise) < 1.1
-    assert report.bits_per_code == pytest.approx(report.bits_per_code_float, rel=0.03)
+    assert report.bits_per_code == pytest.approx(report.bits_per_code_network, rel=0.005)
 
 
 def test_more_steps_learn_more(tiny: ModelConfig, dependent: Any) -> None:

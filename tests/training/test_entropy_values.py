@@ -45,12 +45,12 @@ def test_a_release_of_values(fitted_values: Fitted, tmp_path: Path) -> None:
     assert not any(name.startswith("codes.") for name in loaded.entropy)
 
 
-def test_values_cost_about_what_they_did_before_they_were_rounded(
+def test_values_cost_what_the_network_that_was_frozen_says(
     fitted_values: Fitted,
 ) -> None:
     report = fitted_values[1]
     assert 0.1 < report.bits_per_code < 3
-    assert report.bits_per_code == pytest.approx(report.bits_per_code_float, rel=0.05)
+    assert report.bits_per_code == pytest.approx(report.bits_per_code_network, rel=0.005)
     assert report.progressive_ratio == 1
 
 

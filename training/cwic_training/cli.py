@@ -167,8 +167,8 @@ def entropy_stage(
         )
     save_checkpoint(out, release)
     click.echo(
-        f"codes: {report.bits_per_code:.4f} bits per code ({report.bits_per_code_float:.4f} before "
-        f"rounding to integers), {report.codes_bpp:.4f} bpp"
+        f"codes: {report.bits_per_code:.4f} bits per code ({report.bits_per_code_network:.4f} by "
+        f"the network that was frozen), {report.codes_bpp:.4f} bpp"
     )
     click.echo(f"levels: {report.bits_per_level:.4f} bits per level, {report.levels_bpp:.4f} bpp")
     click.echo(f"a progressive stream takes {report.progressive_ratio:.4f} times as much")

@@ -142,6 +142,8 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "more steps": ("more-steps.json", variants.table),
     "tuned": ("ms-ssim.json", variants.table),
     "values": ("values.json", variants.table),
+    "ten hours": ("ten-hours.json", variants.table),
+    "for ms-ssim": ("for-ms-ssim.json", variants.table),
     "base": ("base.json", variants.table),
     "trials": ("trials.json", trials_table.table),
     "effort": ("effort.json", partial(_with_effort, file="effort.json")),
@@ -158,7 +160,7 @@ PAGES = {
     ROOT / "README.md": ("results", "validation"),
     ROOT / "docs" / "model-card-nano.md": ("results",),
     ROOT / "docs" / "export.md": ("precision",),
-    ROOT / "docs" / "training.md": ("values", "one rate values"),
+    ROOT / "docs" / "training.md": ("values", "ten hours", "for ms-ssim", "one rate values"),
     ROOT / "docs" / "training-signs.md": (
         "importance",
         "one rate",

@@ -1,6 +1,6 @@
 """One network from several of the same kind: the mean of their weights.
 
-Networks that one was trained into by further runs, each ending at a low learning rate, lie
+Networks that one was trained into by further runs, each ending at a low learning rate, can lie
 around a better one (Wortsman et al., "Model soups", ICML 2022). It costs no training, and needs
 an entropy stage of its own.
 """
@@ -34,8 +34,7 @@ def averaged(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         raise CheckpointError("a mean takes two checkpoints or more; name the others too")
     last = checkpoints[-1]
     for other in checkpoints:
-        shapes = {name: tensor.shape for name, tensor in other.tensors.items()}
-        if other.config != last.config or shapes != {k: v.shape for k, v in last.tensors.items()}:
+        if other.config != last.config or _shapes(other) != _shapes(last):
             raise CheckpointError("the checkpoints are of different models; name runs of one model")
         if other.training.get("stage") != last.training.get("stage"):
             raise CheckpointError("the checkpoints are of different stages; name runs of one stage")
@@ -43,6 +42,10 @@ def averaged(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     facts = {k: v for k, v in last.training.items() if k in ("stage", "steps", "recipe")}
     facts["averaged_steps"] = [c.training.get("steps") for c in checkpoints]
     return Checkpoint(last.config, tensors, facts)
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from cwic.cores import usable_cores
 from cwic.errors import CwicError, TrainingError
 from cwic.image import open_rgb
 from cwic_training.config import STRIDE
@@ -109,7 +110,7 @@ class RandomCrops(Dataset[Tensor]):
             picture = self._open(index)
             return None if full else (picture, self._shrunk(picture, index))
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             for index, pair in enumerate(pool.map(load, range(len(self.paths)))):
                 used += sum(picture.nbytes for picture in pair or ())
                 full = full or used > budget
